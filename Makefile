@@ -1,0 +1,53 @@
+# Every target sets up what it needs: a fresh clone and a Python are enough.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check bench clean
+
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+# A command may exist and still refuse to run (version managers leave such shims), so each candidate is tried.
+PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3 python; do \
+	  if $$python -c '$(SUPPORTED)' >/dev/null 2>&1; then echo $$python; break; fi; done)
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+PICTURE ?= src/saccade/assets/pictures/shapes.png
+QUESTION ?= How many objects are there?
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON (3.11 to 3.13), WORKERS=$(WORKERS) test processes, PICTURE and QUESTION of the demo."
+
+demo: $(VENV)/.core  ## Ask the bundled model about a picture and show where the time goes
+	$(BIN)/saccade ask "$(PICTURE)" "$(QUESTION)" --timings
+
+test: $(VENV)/.dev  ## Run the tests (CPU, about a minute)
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-slow: $(VENV)/.dev  ## Run the tests that take minutes
+	$(BIN)/python -m pytest -n $(WORKERS) -m "slow and not gpu"
+
+check: $(VENV)/.dev  ## Lint, format, types and the rules of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_house.py
+
+bench: $(VENV)/.core  ## Time a training step for each attention backend; prints JSON
+	$(BIN)/python tools/bench_attention.py
+
+clean:  ## Remove caches and build products; the environment stays
+	rm -rf build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Two stamps, because someone who only wants the demo should not wait for linters. A stamp is older than pyproject.toml exactly
+# when the dependencies may have changed.
+$(VENV)/.core: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 found; name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c '$(SUPPORTED)' || { echo "$(PYTHON) is not a Python 3.11 to 3.13; name one: make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@

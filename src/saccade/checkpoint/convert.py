@@ -1,0 +1,124 @@
+"""Write a checkpoint in another layout, with bit-identical tensors."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+
+from saccade.checkpoint.files import CONFIG_FILE, INDEX_FILE
+from saccade.checkpoint.layouts import Layout
+from saccade.checkpoint.load import LAYOUTS, open_checkpoint
+from saccade.config import SaccadeConfig
+from saccade.errors import CheckpointError
+from saccade.image.processor import SaccadeProcessor
+from saccade.model import SaccadeForConditionalGeneration
+
+# Fields that say where a configuration was, not what the model is.
+_HISTORY = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
+
+
+def convert(
+    src: str | PathLike[str],
+    dst: str | PathLike[str],
+    *,
+    to: Literal["native", "released"] = "native",
+    layouts: Sequence[Layout] = LAYOUTS,
+) -> Path:
+    """Write the checkpoint `src` to the folder `dst` and return that folder.
+
+    Tensors are mapped from disk and written shard by shard. The folder appears only when it is complete.
+
+    Args:
+        src: Folder or hub id, in the native or a released layout.
+        dst: Folder to make; it must not exist, or be empty.
+        to: "native" for what `save_pretrained` of model and processor writes, "released" for the names and the
+            config.json of the release.
+        layouts: The released layouts that are known.
+
+    Raises:
+        CheckpointError: when `src` cannot be opened, `dst` holds files, or no released layout can express the model.
+    """
+    target = Path(dst).expanduser()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(f"{target} is not an empty folder: choose another one, or empty it")
+    if to not in ("native", "released"):
+        raise CheckpointError(f"unknown layout {to!r}: choose native or released")
+    model, processor = open_checkpoint(src, layouts=layouts)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+        folder = Path(scratch) / "checkpoint"
+        folder.mkdir()
+        if to == "native":
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
+        else:
+            _write_released(model, processor, folder, layouts)
+        folder.replace(target)
+    return target
+
+
+def _write_released(
+    model: SaccadeForConditionalGeneration, processor: SaccadeProcessor, folder: Path, layouts: Sequence[Layout]
+) -> None:
+    tensors = model.state_dict()
+    layout, config_json = _expressed(model.config, tensors, layouts)
+    config_json["torch_dtype"] = str(model.dtype).removeprefix("torch.")
+    renamed = {layout.rename_to_theirs(name): tensor for name, tensor in tensors.items()}
+    plan = split_torch_state_dict_into_shards(renamed)
+    for filename, names in plan.filename_to_tensors.items():
+        save_file({name: renamed[name].contiguous() for name in names}, folder / filename, metadata={"format": "pt"})
+    if plan.is_sharded:
+        _write_json(folder / INDEX_FILE, {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
+    _write_json(folder / CONFIG_FILE, config_json)
+    processor.tokenizer.save_pretrained(folder)
+
+
+def _expressed(
+    config: SaccadeConfig, tensors: dict[str, Any], layouts: Sequence[Layout]
+) -> tuple[Layout, dict[str, Any]]:
+    """Return the first layout that says everything about a model, and its config.json.
+
+    Whether it says everything is proved by reading that config.json back.
+    """
+    reasons = []
+    for layout in layouts:
+        shapes = {layout.rename_to_theirs(name): tuple(tensor.shape) for name, tensor in tensors.items()}
+        try:
+            config_json = layout.to_config_json(config)
+            lost = _difference(config, layout.to_config(config_json, shapes))
+        except CheckpointError as error:
+            reasons.append(f"{layout.name}: {error}")
+            continue
+        if not lost:
+            return layout, config_json
+        reasons.append(f"{layout.name} cannot say {', '.join(lost)}")
+    raise CheckpointError(f"no released layout holds this model ({'; '.join(reasons)}): convert it to native")
+
+
+def _difference(ours: SaccadeConfig, theirs: SaccadeConfig) -> list[str]:
+    """Return the fields in which two configurations differ."""
+    left, right = _flat(ours.to_dict()), _flat(theirs.to_dict())
+    return sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key in _HISTORY:
+            continue
+        if isinstance(value, dict):
+            flat.update({f"{key}.{inner}": leaf for inner, leaf in _flat(value).items()})
+        else:
+            flat[key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,130 @@
+"""Checkpoint folders: where they come from, and their tensors without reading them whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from saccade.errors import CheckpointError
+
+CONFIG_FILE = "config.json"
+INDEX_FILE = "model.safetensors.index.json"
+_PICKLES = ("*.bin", "*.pt", "*.pth")
+_WANTED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
+
+
+def resolve(source: str | PathLike[str]) -> Path:
+    """Return the folder of a checkpoint, downloading a hub id first.
+
+    Raises:
+        CheckpointError: when `source` is neither a checkpoint folder nor a hub id that can be reached.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not (folder / CONFIG_FILE).is_file():
+            raise CheckpointError(f"{folder} has no {CONFIG_FILE}: name the folder of a checkpoint")
+        return folder
+    name = fspath(source)
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise CheckpointError(f"{name} does not exist: name the folder of a checkpoint, or a hub id like owner/name")
+    return _download(name)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        CheckpointError: when the file is not readable as one.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): download the checkpoint again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object: download the checkpoint again")
+    return content
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of a folder by name; their data stays on disk, mapped, until it is used.
+
+    Raises:
+        CheckpointError: when there are no safetensors files, one is damaged or missing, or a name occurs twice.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in _shards(folder):
+        try:
+            with safe_open(path, framework="pt") as shard:
+                names = list(shard.keys())
+                twice = sorted(tensors.keys() & set(names))
+                if twice:
+                    raise CheckpointError(
+                        f"{listed(twice)} in {path.name} occurs in another file too: keep one of them"
+                    )
+                tensors.update({name: shard.get_tensor(name) for name in names})
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path} cannot be read ({error}): download the checkpoint again") from error
+    _check_index(folder, tensors)
+    return tensors
+
+
+def listed(names: Iterable[str], limit: int = 5) -> str:
+    """Return the first few names and how many there are in all."""
+    names = list(names)
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_WANTED)))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise CheckpointError(
+            f"{name!r} is neither a folder nor a hub model that can be reached from here ({_reason(error)}): check the "
+            "spelling and the connection, or download it elsewhere and give the folder"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _shards(folder: Path) -> list[Path]:
+    """Return the weight files, those of the index where there is one."""
+    index = folder / INDEX_FILE
+    if index.is_file():
+        paths = [folder / name for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
+    else:
+        paths = sorted(folder.glob("*.safetensors"))
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise CheckpointError(f"{folder} lacks the weight files {listed(missing)}: download the checkpoint again")
+    if not paths:
+        pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
+        remedy = (
+            f"{listed(pickles)} can run code when loaded and is refused: convert it to safetensors"
+            if pickles
+            else "download the checkpoint again"
+        )
+        raise CheckpointError(f"{folder} has no safetensors files: {remedy}")
+    return paths
+
+
+def _check_index(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Raise CheckpointError when the index promises tensors that no file holds."""
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        return
+    absent = sorted(read_json(index).get("weight_map", {}).keys() - tensors.keys())
+    if absent:
+        raise CheckpointError(f"{index} lists {listed(absent)}, which no file holds: download the checkpoint again")

@@ -1,0 +1,32 @@
+"""The command line: few words, thin. Heavy libraries are imported inside the commands, so that help appears at once."""
+
+import typer
+
+from saccade.cli.checkpoints import convert
+from saccade.cli.pictures import data
+from saccade.cli.scoring import evaluate
+from saccade.cli.shell import Shell, options
+from saccade.cli.talk import ask, chat
+from saccade.cli.training import train
+
+app = typer.Typer(
+    cls=Shell,
+    name="saccade",
+    help="Fast, tiny vision-language models: ask, evaluate, train.",
+    epilog='Start with:  saccade ask photo.jpg "What color is the circle?"',
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.callback()(options)
+app.command("ask")(ask)
+app.command("chat")(chat)
+app.command("eval")(evaluate)
+app.command("convert")(convert)
+app.add_typer(data, name="data")
+app.add_typer(train, name="train")
+
+
+def main() -> None:
+    """Run the command line; the console script's entry."""
+    app(prog_name="saccade")

@@ -1,0 +1,82 @@
+"""`saccade eval`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from saccade.cli.shell import DeviceOption, DtypeOption, JsonOption, ModelOption, open_vlm, stderr, stdout
+
+
+def evaluate(
+    model: ModelOption = "nano",
+    split: Annotated[str, typer.Option(help="test, val or shifted.")] = "test",
+    families: Annotated[str | None, typer.Option(help="Scene families, separated by commas; all if left out.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many questions of each family.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Questions at once.")] = 64,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    as_json: JsonOption = False,
+    out: Annotated[Path | None, typer.Option(help="Write the report with every single answer to this file.")] = None,
+) -> None:
+    """Score a model on the rendered world, with its eyes open and shut.
+
+    Example:  saccade eval --families objects --limit 100
+    """
+    from saccade.data import scenes
+    from saccade.evaluate import evaluate_world
+
+    names = scenes.FAMILIES if families is None else tuple(name.strip() for name in families.split(","))
+    vlm = open_vlm(model, device, dtype)
+    with _progress() as bar:
+        task = bar.add_task("asking", total=None)
+        report = evaluate_world(
+            vlm,
+            names,
+            split,
+            limit,
+            batch_size,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if out is not None:
+        out.write_text(json.dumps(report.to_dict(samples=True), indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+    else:
+        stdout().print(_table(report.to_dict()))
+
+
+def _progress() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = stderr()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _table(report: dict[str, Any]) -> Table:
+    table = Table(
+        title=f"{report['model']} on the rendered world, version {report['world']}, split {report['split']}",
+        caption="blanked: the same questions about a gray picture",
+    )
+    for name in ("family", "type"):
+        table.add_column(name)
+    for name in ("right", "95 % interval", "blanked", "questions"):
+        table.add_column(name, justify="right")
+    for family, score in report["families"].items():
+        low, high = score["interval"]
+        table.add_row(
+            f"[bold]{family}[/]", "all", *_cells(score, f"{low:.1%} to {high:.1%}"), end_section=not score["types"]
+        )
+        for kind, part in score["types"].items():
+            table.add_row("", kind, *_cells(part, ""))
+        table.add_section()
+    return table
+
+
+def _cells(score: dict[str, Any], span: str) -> tuple[str, str, str, str]:
+    return f"{score['accuracy']:.1%}", span, f"{score['blank_accuracy']:.1%}", str(score["n"])

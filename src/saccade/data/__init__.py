@@ -1,0 +1,1 @@
+"""Data: the rendered world, and samples made into batches."""

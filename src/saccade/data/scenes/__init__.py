@@ -1,0 +1,33 @@
+"""The rendered world: pictures drawn from a seed, with everything that is true about them.
+
+`render(family, split, index)` is a pure function: the same arguments give the same scene in any order and in any
+process. Splits are seeded apart, so no scene of one occurs in another. `shifted` differs from `test` in its shades,
+fonts, strokes and wordings.
+"""
+
+from saccade.data.scenes.colors import COLORS
+from saccade.data.scenes.frozen import fingerprint, frozen_test
+from saccade.data.scenes.glyphs import CHARACTERS
+from saccade.data.scenes.labels import patch_labels
+from saccade.data.scenes.scene import SPLITS, WORLD_VERSION, Question, Scene, SceneObject
+from saccade.data.scenes.shapes import SHAPES
+from saccade.data.scenes.sheet import contact_sheet
+from saccade.data.scenes.world import FAMILIES, render, sketch
+
+__all__ = [
+    "CHARACTERS",
+    "COLORS",
+    "FAMILIES",
+    "SHAPES",
+    "SPLITS",
+    "WORLD_VERSION",
+    "Question",
+    "Scene",
+    "SceneObject",
+    "contact_sheet",
+    "fingerprint",
+    "frozen_test",
+    "patch_labels",
+    "render",
+    "sketch",
+]

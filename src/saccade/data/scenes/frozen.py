@@ -1,0 +1,124 @@
+"""The frozen tests: balanced lists of questions that never change within a version of the world."""
+
+import hashlib
+import json
+from collections import Counter
+from functools import cache
+from importlib.resources import files
+from itertools import count, groupby
+from operator import itemgetter
+
+from saccade.data.scenes.scene import WORLD_VERSION, Question, Sketch
+from saccade.data.scenes.world import FAMILIES, sketch
+from saccade.errors import DataError
+
+# For each form: how many answers it has, and how many questions a frozen test asks for each of them. Within a form
+# every answer comes up equally often, so a model that cannot see, even one that reads the form off the question, scores
+# no better than one over the number of answers.
+_QUOTAS: dict[str, dict[str, tuple[int, int]]] = {
+    "objects": {
+        "color": (8, 31),
+        "shape": (6, 42),
+        "count.shape": (6, 10),
+        "count.color": (6, 10),
+        "count.pair": (6, 10),
+        "count.all": (5, 14),
+        "existence.pair": (2, 75),
+        "existence.shape": (2, 25),
+        "existence.color": (2, 25),
+        "nearest.color": (8, 16),
+        "nearest.shape": (6, 20),
+        "side.horizontal": (2, 62),
+        "side.vertical": (2, 62),
+    },
+    "digits": {
+        "read": (10, 20),
+        "place": (10, 20),
+        "ink": (10, 20),
+        "number": (90, 2),
+        "printed.read": (10, 6),
+        "printed.place": (10, 7),
+        "printed.ink": (10, 7),
+    },
+}
+_PER_SCENE = 3
+_FROZEN_SPLITS = ("test", "shifted")
+# Boxes enter the fingerprint in quarters of a pixel: fine enough to notice a change, coarse enough for any machine.
+_QUANTUM = 4
+
+
+@cache
+def _frozen(family: str, split: str) -> tuple[tuple[int, Question], ...]:
+    quotas = _QUOTAS[family]
+    wanted = sum(answers * each for answers, each in quotas.values())
+    filled: Counter[tuple[str, str]] = Counter()
+    chosen: list[tuple[int, Question]] = []
+    for index in count():
+        asked = sketch(family, split, index).questions
+        # The scarcest first: what is common will fill up anyway.
+        room = {
+            question: quotas[question.form][1] - filled[question.form, question.answer]
+            for question in asked
+            if question.form in quotas
+        }
+        ranked = sorted(room, key=lambda question: -room[question] / quotas[question.form][1])
+        taken = 0
+        for question in ranked:
+            cell = question.form, question.answer
+            if filled[cell] < quotas[question.form][1] and taken < _PER_SCENE:
+                filled[cell] += 1
+                taken += 1
+                chosen.append((index, question))
+        if len(chosen) == wanted:
+            break
+    return tuple(chosen)
+
+
+def frozen_test(family: str, split: str = "test") -> list[tuple[int, Question]]:
+    """The balanced test of a family: (scene index, question) pairs in order of the scenes.
+
+    Scenes are taken from 0 upward until each answer of each form of question has its share, at most three questions
+    from one scene. Symbolic work only; it takes a second or two and is remembered.
+
+    Args:
+        family: One of `FAMILIES`.
+        split: `test` or `shifted`.
+
+    Raises:
+        DataError: No such family, or a split that has no frozen test.
+    """
+    if family not in _QUOTAS or split not in _FROZEN_SPLITS:
+        raise DataError(
+            f"there is no frozen test for family {family!r}, split {split!r}; families are {', '.join(FAMILIES)}, "
+            f"splits {' and '.join(_FROZEN_SPLITS)}"
+        )
+    return list(_frozen(family, split))
+
+
+def fingerprint(split: str) -> str:
+    """SHA-256 (hex) over the symbols of the frozen tests of a split: sizes, objects, captions, questions, answers.
+
+    Raises:
+        DataError: The split has no frozen test.
+    """
+    digest = hashlib.sha256(f"world {WORLD_VERSION} {split}".encode())
+    for family in FAMILIES:
+        for index, group in groupby(frozen_test(family, split), key=itemgetter(0)):
+            asked = [[question.text, question.answer, question.form] for _, question in group]
+            line = [family, index, *_symbols(sketch(family, split, index)), asked]
+            digest.update(json.dumps(line, separators=(",", ":")).encode())
+    return digest.hexdigest()
+
+
+def stored_fingerprints() -> dict[str, str]:
+    """The fingerprints this version of the world was frozen with, by split."""
+    stored: dict[str, str] = json.loads((files(__package__) / "frozen.json").read_text())[f"world {WORLD_VERSION}"]
+    return stored
+
+
+def _symbols(drawn: Sketch) -> list[object]:
+    objects = [
+        [item.shape, item.color, item.character, *(round(edge * _QUANTUM) for edge in item.box)]
+        for item in drawn.objects
+    ]
+    return [drawn.width, drawn.height, objects, drawn.caption]

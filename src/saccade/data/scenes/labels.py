@@ -1,0 +1,81 @@
+"""Dense labels: what each patch of a grid over the picture shows."""
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.data.scenes.colors import COLORS
+from saccade.data.scenes.glyphs import CHARACTERS
+from saccade.data.scenes.scene import Scene
+from saccade.data.scenes.shapes import SHAPES
+from saccade.errors import DataError
+
+LEAST_COVERAGE = 0.12
+
+_VOCABULARIES = {"shape": SHAPES, "color": COLORS, "character": CHARACTERS}
+
+
+def patch_labels(scene: Scene, grid: int) -> dict[str, NDArray[np.int64] | NDArray[np.float32]]:
+    """Labels for a grid x grid division of the picture, squashed to a square.
+
+    Args:
+        scene: What to label.
+        grid: Patches along each side.
+
+    Returns:
+        `shape`, `color`, `character`: int64 `[grid, grid]`, 0 for nothing, else 1 + the index into `SHAPES`, `COLORS`,
+        `CHARACTERS`, of the object that covers most of the patch, if it covers at least `LEAST_COVERAGE` of it.
+        `center`: int64 `[grid, grid]`, 1 where the center of an object's box falls (a ring's may be bare background).
+        `offset`: float32 `[grid, grid, 2]`, (x, y) from the middle of a labelled patch to the center of its object, in
+        fractions of the picture's sides; 0 elsewhere.
+
+    Raises:
+        DataError: The grid has no patch, or patches smaller than a pixel.
+    """
+    height, width = scene.instance_map.shape
+    if not 1 <= grid <= min(height, width):
+        raise DataError(
+            f"grid must lie between 1 and the shorter side of the picture, {min(height, width)}, not {grid}"
+        )
+    owner = _owners(scene, grid)
+    labels: dict[str, NDArray[np.int64] | NDArray[np.float32]] = {}
+    for field, vocabulary in _VOCABULARIES.items():
+        words = [getattr(item, field) for item in scene.objects]
+        table = np.array([0] + [vocabulary.index(word) + 1 if word else 0 for word in words], dtype=np.int64)
+        labels[field] = table[owner]
+    centers = np.array([item.center for item in scene.objects], dtype=np.float64).reshape(-1, 2) / (width, height)
+    center = np.zeros((grid, grid), dtype=np.int64)
+    columns, rows = np.minimum((centers * grid).astype(np.int64), grid - 1).T
+    center[rows, columns] = 1
+    labels["center"] = center
+    middles = (np.arange(grid) + 0.5) / grid
+    offset = np.zeros((grid, grid, 2), dtype=np.float32)
+    row, column = np.nonzero(owner)
+    offset[row, column] = centers[owner[row, column] - 1] - np.stack([middles[column], middles[row]], axis=-1)
+    labels["offset"] = offset
+    return labels
+
+
+def _owners(scene: Scene, grid: int) -> NDArray[np.int64]:
+    """The number (index + 1) of the object each patch shows, 0 for none, `[grid, grid]`."""
+    height, width = scene.instance_map.shape
+    numbers = np.arange(1, len(scene.objects) + 1, dtype=np.int8)
+    masks = (scene.instance_map == numbers[:, None, None]).astype(np.float32)
+    shares = _overlaps(height, grid) @ masks @ _overlaps(width, grid).T
+    owner: NDArray[np.int64] = shares.argmax(axis=0) + 1
+    owner[shares.max(axis=0) < LEAST_COVERAGE] = 0
+    return owner
+
+
+@cache
+def _overlaps(pixels: int, grid: int) -> NDArray[np.float32]:
+    """The share each pixel has in each patch along one side, `[grid, pixels]`; rows sum to 1.
+
+    Patch borders fall between pixels only by luck, so a pixel may count for two patches in part.
+    """
+    borders = np.arange(grid + 1) * (pixels / grid)
+    starts = np.arange(pixels)
+    shared = np.minimum(borders[1:, None], starts + 1) - np.maximum(borders[:-1, None], starts)
+    shares: NDArray[np.float32] = (np.maximum(shared, 0) * (grid / pixels)).astype(np.float32)
+    return shares

@@ -1,0 +1,93 @@
+"""Family `objects`: one to five colored shapes, and questions about color, shape, number and place."""
+
+import math
+from dataclasses import dataclass
+
+from saccade.data.scenes.canvas import Canvas, draw_ground, draw_size
+from saccade.data.scenes.captions import write_caption
+from saccade.data.scenes.colors import COLORS, RGB, shade
+from saccade.data.scenes.dice import Dice
+from saccade.data.scenes.object_questions import ask_about_objects
+from saccade.data.scenes.scene import Instances, Pixels, SceneObject, Sketch
+from saccade.data.scenes.shapes import SHAPES, TURNS, coverage
+
+_MOST = 5
+_DIAMETER = (0.18, 0.34)
+# Five of the largest would hardly fit: the upper end of the diameters gives way to the number of objects.
+_CROWDED = {4: 0.31, 5: 0.28}
+_GAP = 0.05
+_DARTS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    """A shape with its shade and where it goes: center and radius in pixels, angle in radians."""
+
+    shape: str
+    color: str
+    rgb: RGB
+    x: float
+    y: float
+    radius: float
+    angle: float
+
+    def as_object(self) -> SceneObject:
+        box = (self.x - self.radius, self.y - self.radius, self.x + self.radius, self.y + self.radius)
+        return SceneObject(shape=self.shape, color=self.color, character="", box=box)
+
+
+def sketch_objects(dice: Dice, split: str) -> Sketch:
+    """Draw the symbolic part of an `objects` scene."""
+    width, height = draw_size(dice)
+    kinds = _draw_kinds(dice, dice.between(1, _MOST))
+    figures = []
+    for (shape, color), (x, y, radius) in zip(kinds, _place(dice, len(kinds), width, height), strict=True):
+        angle = math.radians(dice.uniform(-1, 1) * TURNS[shape])
+        figures.append(_Figure(shape, color, shade(dice, color, split), x, y, radius, angle))
+    ground = draw_ground(dice, [figure.rgb for figure in figures])
+    objects = tuple(figure.as_object() for figure in figures)
+
+    def paint() -> tuple[Pixels, Instances]:
+        canvas = Canvas(width, height, ground)
+        for number, figure in enumerate(figures, start=1):
+            covered, left, top = coverage(figure.shape, figure.x, figure.y, figure.radius, figure.angle)
+            canvas.paint(covered, left, top, figure.rgb, number)
+        return canvas.finish(), canvas.instances
+
+    return Sketch(
+        width=width,
+        height=height,
+        objects=objects,
+        caption=write_caption(dice, objects, width, height, "object"),
+        questions=ask_about_objects(dice, split, objects, width, height),
+        paint=paint,
+    )
+
+
+def _draw_kinds(dice: Dice, number: int) -> list[tuple[str, str]]:
+    """(shape, color) of each object; some scenes repeat a shape, a color or both, so that all counts occur."""
+    shapes = [dice.pick(SHAPES) for _ in range(number)]
+    colors = [dice.pick(COLORS) for _ in range(number)]
+    if dice.chance(0.42):
+        kept, both = dice.between(max(1, number - 1), number), dice.chance(0.3)
+        if both or dice.chance(0.5):
+            shapes[:kept] = [shapes[0]] * kept
+        if both or shapes[:kept] != [shapes[0]] * kept:
+            colors[:kept] = [colors[0]] * kept
+    return list(zip(shapes, colors, strict=True))
+
+
+def _place(dice: Dice, number: int, width: int, height: int) -> list[tuple[float, float, float]]:
+    """(x, y, radius) of circles in the picture that keep a gap from each other and from the border."""
+    short = min(width, height)
+    gap = _GAP * short
+    while True:
+        placed: list[tuple[float, float, float]] = []
+        for _ in range(number * _DARTS):
+            radius = short * dice.uniform(_DIAMETER[0], _CROWDED.get(number, _DIAMETER[1])) / 2
+            margin = radius + gap / 2
+            x, y = dice.uniform(margin, width - margin), dice.uniform(margin, height - margin)
+            if all(math.hypot(x - x2, y - y2) >= radius + radius2 + gap for x2, y2, radius2 in placed):
+                placed.append((x, y, radius))
+                if len(placed) == number:
+                    return placed

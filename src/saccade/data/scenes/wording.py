@@ -1,0 +1,135 @@
+"""How questions are put into words, and small matters of grammar."""
+
+from saccade.data.scenes.dice import Dice
+from saccade.data.scenes.scene import Question
+
+# A form is a question before it is worded. The part of its name before the dot is the type that scores are reported by.
+# `{a}` and `{b}` are what it is about.
+_WORDINGS: dict[str, tuple[str, ...]] = {
+    "color": (
+        "What color is {a}?",
+        "What is the color of {a}?",
+        "Which color does {a} have?",
+        "Name the color of {a}.",
+    ),
+    "shape": (
+        "What shape is {a}?",
+        "What is the shape of {a}?",
+        "Which shape does {a} have?",
+        "Name the shape of {a}.",
+    ),
+    "count": (
+        "How many {a} are there?",
+        "How many {a} are in the picture?",
+        "How many {a} can you see?",
+        "Count the {a}.",
+        "What is the number of {a}?",
+    ),
+    "existence": (
+        "Is there {a}?",
+        "Is there {a} in the picture?",
+        "Can you see {a}?",
+        "Does the picture show {a}?",
+    ),
+    "nearest.color": (
+        "What color is the object nearest to {a}?",
+        "What is the color of the object nearest to {a}?",
+        "Which color does the object closest to {a} have?",
+        "Name the color of the object closest to {a}.",
+    ),
+    "nearest.shape": (
+        "What shape is the object nearest to {a}?",
+        "What is the shape of the object nearest to {a}?",
+        "Which shape does the object closest to {a} have?",
+        "Name the shape of the object closest to {a}.",
+    ),
+    "side.horizontal": (
+        "Is {a} left or right of {b}?",
+        "Is {a} to the left or to the right of {b}?",
+        "On which side of {b} is {a}, left or right?",
+        "Left or right: where is {a} from {b}?",
+    ),
+    "side.vertical": (
+        "Is {a} above or below {b}?",
+        "Where is {a}, above or below {b}?",
+        "Above or below: where is {a} from {b}?",
+        "Does {a} lie above or below {b}?",
+    ),
+    "read": (
+        "Which digit is this?",
+        "What digit is in the picture?",
+        "Read the digit.",
+        "Name the digit in the picture.",
+    ),
+    "place": (
+        "What is the {a} digit?",
+        "Which digit is {b}?",
+        "Read the {a} digit.",
+        "Name the digit {b}.",
+    ),
+    "ink": (
+        "Which digit is {a}?",
+        "What is the {a} digit?",
+        "Read the {a} digit.",
+        "Name the digit that is {a}.",
+    ),
+    "number": (
+        "What number is this?",
+        "Which number is in the picture?",
+        "Read the number.",
+        "Read the number from left to right.",
+    ),
+}
+_SHIFTED_WORDINGS: dict[str, tuple[str, ...]] = {
+    "color": ("Can you name the color that {a} has?", "Which color is {a}?", "The color of {a} is what?"),
+    "shape": ("Can you name the shape that {a} has?", "Which shape is {a}?", "The shape of {a} is what?"),
+    "count": ("Can you count the {a}?", "The picture has how many {a}?", "What number of {a} does the picture show?"),
+    "existence": ("Does the picture have {a}?", "Is {a} in the picture?", "Does {a} lie in the picture?"),
+    "nearest.color": (
+        "Which color is the object closest to {a}?",
+        "The object nearest to {a} has which color?",
+        "Closest to {a} is an object of what color?",
+    ),
+    "nearest.shape": (
+        "Which shape is the object closest to {a}?",
+        "The object nearest to {a} has which shape?",
+        "Closest to {a} is an object of what shape?",
+    ),
+    "side.horizontal": (
+        "From {b}, is {a} to the left or the right?",
+        "Does {a} lie left or right of {b}?",
+        "Where is {a}, left or right of {b}?",
+    ),
+    "side.vertical": (
+        "From {b}, is {a} above or below?",
+        "Is the place of {a} above or below {b}?",
+        "Can you see {a} above or below {b}?",
+    ),
+    "read": ("What is this digit?", "Can you read the digit?", "The picture shows which digit?"),
+    "place": ("Can you read the {a} digit?", "The digit {b} is what?", "Which is the {a} digit?"),
+    "ink": ("Can you read the digit that is {a}?", "The {a} digit is what?", "What digit is {a}?"),
+    "number": ("What is this number?", "Can you read the number?", "The picture shows which number?"),
+}
+
+
+def ask(dice: Dice, split: str, form: str, answer: str, a: str = "", b: str = "", prefix: str = "") -> Question:
+    """Word a question of a form; `shifted` is worded as no other split is.
+
+    The wording is looked up by the whole name of the form, else by the part before its dot. A prefix (`printed.`) puts
+    the same wording under another type.
+    """
+    wordings = _SHIFTED_WORDINGS if split == "shifted" else _WORDINGS
+    template = dice.pick(wordings[form] if form in wordings else wordings[form.partition(".")[0]])
+    text = template.format(a=a, b=b)
+    form = prefix + form
+    return Question(text=text[0].upper() + text[1:], answer=answer, type=form.partition(".")[0], form=form)
+
+
+def with_article(noun: str) -> str:
+    """The noun behind "a" or "an"."""
+    return f"an {noun}" if noun[0] in "aeio" else f"a {noun}"
+
+
+def listed(items: list[str]) -> str:
+    """The items as a list in words: "x", "x and y", "x, y and z"."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

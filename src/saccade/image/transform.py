@@ -1,0 +1,180 @@
+"""Pixels: a picture from anywhere becomes RGB, RGB becomes uint8 views, views become normalized floats.
+
+Pillow alone touches the pixels, so they do not depend on which other image libraries are installed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from saccade.config import ImageConfig
+from saccade.errors import ImageError
+from saccade.image.geometry import views
+
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+
+_RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+# What Pillow's decoders raise on damaged files, depending on the format.
+_DAMAGED = (
+    OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, IndexError, KeyError, TypeError,
+    OverflowError,
+)  # fmt: skip
+_WHITE = (255, 255, 255, 255)
+
+
+def open_image(source: ImageSource, max_pixels: int) -> Image.Image:
+    """Return a picture as RGB, upright.
+
+    The EXIF rotation is applied, transparency is laid over white, 16-bit gray keeps its upper 8 bits, and of an
+    animation the first frame is taken.
+
+    Args:
+        source: A path, the bytes of a file, a Pillow image, or a uint8 array `[height, width]`,
+            `[height, width, 3]` (RGB) or `[height, width, 4]` (RGBA).
+        max_pixels: Pictures with more pixels are refused before they are decoded.
+
+    Raises:
+        ImageError: when there is no such file, it is not a picture, it is damaged or truncated, or it is too large.
+    """
+    name, image = _open(source)
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} is {width} x {height} pixels: both sides must be at least 1")
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name} has {width} x {height} pixels, more than the limit of {max_pixels}: "
+            "make it smaller or raise max_pixels"
+        )
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image), name)
+    except ImageError:
+        raise
+    except _DAMAGED as error:
+        raise ImageError(f"{name} cannot be decoded, it is damaged or truncated ({error}): save it again") from error
+
+
+def to_views(image: Image.Image, config: ImageConfig) -> NDArray[np.uint8]:
+    """Cut and resize an RGB picture into its views.
+
+    Resizing works on uint8 with Pillow's antialiased filters, which is what the published models were trained on.
+
+    Returns:
+        `[views, 3, side, side]`, uint8.
+
+    Raises:
+        ImageError: when the picture is not RGB.
+    """
+    if image.mode != "RGB":
+        raise ImageError(f"the picture has mode {image.mode}, views are made from RGB: pass it through open_image")
+    cut = [_view(image, view.box, config) for view in views(*image.size, config)]
+    return np.stack([np.asarray(view, dtype=np.uint8).transpose(2, 0, 1) for view in cut])
+
+
+def normalize(pixels: NDArray[np.uint8], config: ImageConfig) -> NDArray[np.float32]:
+    """Scale uint8 views to [0, 1], subtract the mean and divide by the deviation of each channel.
+
+    The product with 1/255 is rounded to float32 before the mean is subtracted; there are only 256 values a channel, so
+    they are computed once and looked up.
+
+    Args:
+        pixels: `[..., 3, height, width]`, uint8.
+        config: Holds mean and standard deviation.
+
+    Returns:
+        The same shape, float32.
+
+    Raises:
+        ImageError: when the pixels are not uint8 or do not have three channels.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim < 3 or pixels.shape[-3] != 3:
+        raise ImageError(
+            f"views must be uint8 [..., 3, height, width], not {pixels.dtype} {list(pixels.shape)}: "
+            "make them with to_views"
+        )
+    scaled = (np.arange(256) * (1 / 255)).astype(np.float32)
+    output = np.empty(pixels.shape, dtype=np.float32)
+    for channel, (mean, std) in enumerate(zip(config.mean, config.std, strict=True)):
+        table = (scaled - np.float32(mean)) / np.float32(std)
+        output[..., channel, :, :] = table[pixels[..., channel, :, :]]
+    return output
+
+
+def _open(source: ImageSource) -> tuple[str, Image.Image]:
+    """Return a name for messages and the picture, whose pixels may not be decoded yet."""
+    if isinstance(source, Image.Image):
+        return "the picture", source
+    if isinstance(source, np.ndarray):
+        return "the array", _from_array(source)
+    if isinstance(source, bytes):
+        return "the picture", _parse(io.BytesIO(source), "the picture")
+    if not isinstance(source, str | os.PathLike):
+        raise ImageError(
+            f"an object of type {type(source).__name__} is not a picture: give a path, bytes, a Pillow image or a "
+            "uint8 array"
+        )
+    name = str(source)
+    if not os.path.isfile(source):
+        raise ImageError(f"there is no picture file {name!r}: check the path")
+    return repr(name), _parse(source, repr(name))
+
+
+def _parse(file: str | os.PathLike[str] | io.BytesIO, name: str) -> Image.Image:
+    """Read the header of a picture; `max_pixels` takes the place of Pillow's warning about large ones."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(file)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} is too large to be safe ({error}): make it smaller") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name} is not a picture in a format that Pillow reads: convert it to PNG or JPEG") from error
+    except _DAMAGED as error:
+        raise ImageError(f"{name} cannot be opened ({error}): save it again") from error
+
+
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype != np.uint8 or not fits or not array.size:
+        raise ImageError(
+            f"an array picture must be uint8 [height, width] or [height, width, 3 or 4], not {array.dtype} "
+            f"{list(array.shape)}: convert it first"
+        )
+    return Image.fromarray(array)
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Decode a picture and return it as RGB."""
+    if image.mode == "F":
+        raise ImageError(f"{name} holds floating-point pixels, whose white is not defined: convert it to 8 bits")
+    if image.mode.startswith("I"):
+        return _from_16_bit(image, name)
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", over.size, _WHITE), over).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image, name: str) -> Image.Image:
+    """Keep the upper 8 of 16 bits, as Pillow itself does with 16-bit color."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ImageError(f"{name} holds integers beyond 16 bits, whose white is not defined: convert it to 8 bits")
+    return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+
+
+def _view(image: Image.Image, box: tuple[int, int, int, int], config: ImageConfig) -> Image.Image:
+    left, top, right, bottom = box
+    if box != (0, 0, *image.size):
+        gray = (config.pad_value,) * 3
+        canvas = Image.new("RGB", (right - left, bottom - top), gray)
+        canvas.paste(image, (-left, -top))
+        image = canvas
+    return image.resize((config.side, config.side), _RESAMPLE[config.resample])

@@ -1,0 +1,93 @@
+"""Presets: functions that return a full configuration. An ablation is a preset with one field changed.
+
+Only here do published sizes stand; everywhere else they are read from a configuration.
+"""
+
+from transformers import PhiConfig, SiglipVisionConfig
+
+from saccade.config import ImageConfig, ProjectorConfig, PromptConfig, QueryConfig, SaccadeConfig, SapConfig, VisionFeatureConfig
+
+FLASHSLOTH_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+)
+
+
+def flashsloth() -> SaccadeConfig:
+    """FlashSloth-3.2B: SigLIP so400m at 384, SAP to 81 tokens, 9 queries before the eighth layer of Phi-2.
+
+    3,196,373,985 parameters (FlashSloth, CVPR 2025; released as FlashSloth-3.2B).
+    """
+    return SaccadeConfig(
+        vision_config=SiglipVisionConfig(
+            hidden_size=1152,
+            intermediate_size=4304,
+            num_hidden_layers=27,
+            num_attention_heads=16,
+            image_size=384,
+            patch_size=14,
+            vision_use_head=False,
+        ),
+        text_config=PhiConfig(
+            vocab_size=51200,
+            hidden_size=2560,
+            intermediate_size=10240,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            max_position_embeddings=2048,
+            resid_pdrop=0.1,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.4},
+            bos_token_id=50256,
+            eos_token_id=50296,
+            pad_token_id=50256,
+        ),
+        vision=VisionFeatureConfig(layer=-2, post_norm=False),
+        compressor=SapConfig(window=3),
+        projector=ProjectorConfig(hidden_sizes=(2560,)),
+        query=QueryConfig(num_queries=9, hidden_size=576, num_heads=32, before_layers=(7,), init_token_id=764),
+        image=ImageConfig(side=384),
+        prompt=PromptConfig(system=FLASHSLOTH_SYSTEM, query_token="<learnable>", num_queries=9),
+        image_token_id=50297,
+        query_token_id=50295,
+        lm_head_bias=True,
+    )
+
+
+def nano() -> SaccadeConfig:
+    """The model that ships with the package: FlashSloth in shape, 5 million parameters, trained on the rendered world.
+
+    Its tokenizer lies beside its weights: 0 ends a text, 1 is a visual token, 2 a query token, 3 ends an answer, and the
+    dot is the byte that queries start from.
+    """
+    return SaccadeConfig(
+        vision_config=SiglipVisionConfig(
+            hidden_size=192,
+            intermediate_size=576,
+            num_hidden_layers=6,
+            num_attention_heads=6,
+            image_size=90,
+            patch_size=10,
+            vision_use_head=False,
+        ),
+        text_config=PhiConfig(
+            vocab_size=768,
+            hidden_size=192,
+            intermediate_size=576,
+            num_hidden_layers=6,
+            num_attention_heads=6,
+            max_position_embeddings=1024,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+            bos_token_id=0,
+            eos_token_id=3,
+            pad_token_id=0,
+        ),
+        vision=VisionFeatureConfig(layer=-1),
+        compressor=SapConfig(window=3, dropout=0.0),
+        projector=ProjectorConfig(hidden_sizes=(192,)),
+        query=QueryConfig(num_queries=9, hidden_size=96, num_heads=6, before_layers=(2,), init_token_id=17),
+        image=ImageConfig(side=90),
+        prompt=PromptConfig(query_token="<learnable>", num_queries=9),
+        image_token_id=1,
+        query_token_id=2,
+        lm_head_bias=True,
+    )

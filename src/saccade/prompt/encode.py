@@ -1,0 +1,126 @@
+"""Segments become ids: with their labels and roles, and nothing that a user typed ever becomes a special token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from saccade.errors import PlaceholderMismatchError, PromptError
+from saccade.prompt.render import Segment
+from saccade.roles import TEXT
+
+# The label of a token that is not trained, as torch's cross entropy ignores it.
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt as the model takes it: three lists of one length.
+
+    Attributes:
+        input_ids: Token ids, one image id per visual token and one query id per query token.
+        labels: The id where the token is trained, -100 elsewhere.
+        roles: What each token is, see `saccade.roles`.
+    """
+
+    input_ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    roles: list[int] = field(default_factory=list)
+
+
+def encode(segments: Sequence[Segment], tokenizer: Any, image_tokens: Sequence[int]) -> Encoded:
+    """Tokenize rendered segments.
+
+    Text between two special tokens is tokenized as one run, so that boundaries between segments leave no trace in the
+    ids; a token belongs to the segment that holds its last character. Special tokens are looked for in the template's
+    own text only.
+
+    Args:
+        segments: From `render_chat` or `render_plain`.
+        tokenizer: A tokenizer that gives character offsets (a fast one).
+        image_tokens: Visual tokens of each picture, in order.
+
+    Raises:
+        PlaceholderMismatchError: when `image_tokens` has not one entry per picture.
+        PromptError: when a placeholder is not a token of the tokenizer.
+    """
+    pictures = sum(segment.kind == "image" for segment in segments)
+    if pictures != len(image_tokens):
+        raise PlaceholderMismatchError(
+            f"the prompt holds {pictures} pictures but token counts were given for {len(image_tokens)}: give one each"
+        )
+    encoded, counts = Encoded(), iter(image_tokens)
+    run: list[Segment] = []
+    special = special_pattern(tokenizer)
+    for segment, is_special in _pieces(segments, special):
+        if not is_special:
+            run.append(segment)
+            continue
+        _flush(run, tokenizer, encoded)
+        run = []
+        count = next(counts) if segment.kind == "image" else segment.count
+        _append(encoded, [token_id(segment.text, tokenizer)] * count, segment)
+    _flush(run, tokenizer, encoded)
+    return encoded
+
+
+def special_tokens(tokenizer: Any) -> dict[int, str]:
+    """Return the special tokens of a tokenizer by id."""
+    return {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def special_pattern(tokenizer: Any) -> re.Pattern[str]:
+    """Return a pattern of one group that matches the spelling of any special token, longer ones first."""
+    spellings = sorted(special_tokens(tokenizer).values(), key=len, reverse=True)
+    return re.compile("(" + "|".join(map(re.escape, spellings)) + ")") if spellings else re.compile("((?!))")
+
+
+def token_id(spelling: str, tokenizer: Any) -> int:
+    """Return the id of a token by its spelling.
+
+    Raises:
+        PromptError: when the tokenizer does not know it.
+    """
+    found = tokenizer.convert_tokens_to_ids(spelling)
+    if found is None or tokenizer.convert_ids_to_tokens(found) != spelling:
+        raise PromptError(f"the tokenizer has no token {spelling!r}: add it as a special token")
+    return int(found)
+
+
+def _pieces(segments: Sequence[Segment], special: re.Pattern[str]) -> Iterator[tuple[Segment, bool]]:
+    """Yield segments with whether they are special, the template's text cut at the special tokens that it spells."""
+    for segment in segments:
+        if segment.kind != "text":
+            yield segment, True
+        elif not segment.template:
+            yield segment, False
+        else:
+            for index, text in enumerate(special.split(segment.text)):
+                if text:
+                    yield Segment(text, "text", segment.trained, segment.role, template=True), index % 2 == 1
+
+
+def _flush(run: Sequence[Segment], tokenizer: Any, encoded: Encoded) -> None:
+    """Tokenize a run of text and hand every token to the segment that holds its last character."""
+    text = "".join(segment.text for segment in run)
+    if not text:
+        return
+    tokens = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    ends = [end for _, end in tokens["offset_mapping"]]
+    ids = tokens["input_ids"]
+    at, position = 0, 0
+    for segment in run:
+        position += len(segment.text)
+        first = at
+        while at < len(ids) and ends[at] <= position:
+            at += 1
+        _append(encoded, ids[first:at], segment)
+
+
+def _append(encoded: Encoded, ids: list[int], segment: Segment) -> None:
+    unread = min(segment.unread, len(ids))
+    encoded.input_ids.extend(ids)
+    encoded.labels.extend(ids if segment.trained else [IGNORE] * len(ids))
+    encoded.roles.extend([TEXT] * unread + [segment.role] * (len(ids) - unread))

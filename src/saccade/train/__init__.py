@@ -1,0 +1,1 @@
+"""Training: recipes of stages as data, run by one loop."""

@@ -1,0 +1,86 @@
+"""Stage 0: the tower learns what the renderer knows about every patch.
+
+It stands in for a tower's pretraining on the web: dense targets teach a small vision transformer in minutes what single-word
+answers alone do not teach in hours.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from saccade.config import SaccadeConfig
+from saccade.data import scenes
+from saccade.image.transform import normalize
+from saccade.model import SaccadeModel
+from saccade.train.world import Pictures
+
+CLASSES = {"shape": len(scenes.SHAPES) + 1, "color": len(scenes.COLORS) + 1, "character": len(scenes.CHARACTERS) + 1}
+
+
+class PatchDataset(Pictures):
+    """Pictures with the labels of their patches."""
+
+    def __init__(self, *args: Any, grid: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.grid = grid
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Return views and labels `[grid * grid]` of one picture."""
+        scene = self.scene(number)
+        labels = scenes.patch_labels(scene, self.grid)
+        return {"views": self.views(scene), **{name: label.reshape(self.grid**2, -1) for name, label in labels.items()}}
+
+
+def collate_patches(config: SaccadeConfig, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Stack pictures and labels; the single view of a picture carries its labels."""
+    pixels = normalize(np.concatenate([item["views"] for item in items]), config.image)
+    batch = {"pixel_values": torch.from_numpy(pixels)}
+    for name in ("shape", "color", "character", "center", "offset"):
+        batch[name] = torch.from_numpy(np.stack([item[name] for item in items])).squeeze(-1)
+    return batch
+
+
+class PatchPretraining(nn.Module):
+    """The tower of a model under linear heads, one per kind of label."""
+
+    def __init__(self, model: SaccadeModel) -> None:
+        super().__init__()
+        self.model = nn.ModuleDict({"vision_tower": model.vision_tower})
+        self.features = model.config.vision
+        dim = model.config.vision_config.hidden_size
+        self.heads = nn.ModuleDict({name: nn.Linear(dim, count) for name, count in CLASSES.items()})
+        self.heads["center"] = nn.Linear(dim, 1)
+        self.heads["offset"] = nn.Linear(dim, 2)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        shape: torch.Tensor,
+        color: torch.Tensor,
+        character: torch.Tensor,
+        center: torch.Tensor,
+        offset: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Sum the losses over all patches.
+
+        Args:
+            pixel_values: `[views, 3, side, side]`.
+            shape: `[views, patches]`, and so `color`, `character` (classes, 0 for none) and `center` (0 or 1).
+            offset: `[views, patches, 2]`, counted where a patch shows an object.
+        """
+        tower = self.model["vision_tower"]
+        patches = tower(pixel_values).last_hidden_state[:, self.features.num_prefix_tokens :]
+        labels = {"shape": shape, "color": color, "character": character}
+        losses = {
+            name: F.cross_entropy(self.heads[name](patches).flatten(0, 1), label.flatten()) for name, label in labels.items()
+        }
+        center_logits = self.heads["center"](patches).squeeze(-1)
+        losses["center"] = F.binary_cross_entropy_with_logits(center_logits, center.float())
+        shows = (shape + character) > 0
+        distance = (self.heads["offset"](patches) - offset).abs().sum(-1)
+        losses["offset"] = (distance * shows).sum() / shows.sum().clamp(min=1)
+        loss = sum(losses.values())
+        return {"loss": torch.as_tensor(loss), **{f"{name}_loss": value.detach() for name, value in losses.items()}}

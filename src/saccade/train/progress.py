@@ -1,0 +1,87 @@
+"""What a person sees of a run: a progress bar with loss, speed and time left; a log that can be plotted; a clean stop."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class ProgressBar(TrainerCallback):
+    """A rich progress bar and a JSON-lines log, one line per logged step."""
+
+    def __init__(self, stage: str, log: Path, samples_per_step: int) -> None:
+        self.stage, self.log, self.samples = stage, log, samples_per_step
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}  {task.fields[speed]} samples/s"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, refresh_per_second=1)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the bar where the run starts."""
+        self.task = self.bar.add_task(self.stage, total=state.max_steps, completed=state.global_step, loss="-", speed="-")
+        self.last = (time.perf_counter(), state.global_step)
+        self.bar.start()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Advance the bar."""
+        self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Show loss and speed, and append the line to the log."""
+        if logs is None or "loss" not in logs or not state.is_world_process_zero:
+            return
+        now, before = time.perf_counter(), self.last
+        self.last = (now, state.global_step)
+        speed = (state.global_step - before[1]) * self.samples / max(now - before[0], 1e-9)
+        self.bar.update(self.task, loss=f"{logs['loss']:.4f}", speed=f"{speed:.0f}")
+        line = {"stage": self.stage, "step": state.global_step, "samples_per_second": round(speed, 1), **logs}
+        with self.log.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Stop the bar."""
+        self.bar.stop()
+
+
+class StopOnInterrupt(TrainerCallback):
+    """Ctrl-C ends the run after the step in hand, with a checkpoint to resume from; a second Ctrl-C ends it at once."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take over the signal."""
+        self.before = signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, *_: Any) -> None:
+        self.interrupted = True
+        signal.signal(signal.SIGINT, self.before)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Ask for a checkpoint and the end."""
+        if self.interrupted:
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Give the signal back."""
+        signal.signal(signal.SIGINT, self.before)

@@ -1,0 +1,78 @@
+"""Recipes: functions that return stages. A variant calls its parent and changes a few fields."""
+
+from collections.abc import Callable
+
+from saccade.errors import ConfigError
+from saccade.train.stages import Group, Recipe, Stage
+
+WORLD = {"objects": 0.6, "digits": 0.4}
+
+
+def nano() -> Recipe:
+    """The bundled model: the tower on patches, then FlashSloth's two stages.
+
+    The paper's first stage trains projector and SAP under a pretrained decoder. Nano's decoder starts from nothing, so it learns
+    from the captions as well; in the second stage, as in the paper, all but the tower is trained.
+    """
+    return Recipe(
+        name="nano",
+        preset="nano",
+        tokenizer="nano",
+        description="a tiny model trained on the rendered world alone: it knows colored shapes and digits, nothing else",
+        stages=(
+            Stage(
+                name="patches",
+                task="patches",
+                groups=(Group(pattern="vision_tower|heads", lr=1e-3),),
+                steps=1800,
+                pictures=64,
+                families={"objects": 0.5, "digits": 0.5},
+                warmup=0.05,
+                weight_decay=0.05,
+                betas=(0.9, 0.98),
+            ),
+            Stage(
+                name="captions",
+                task="captions",
+                groups=(Group(pattern="compressor|multi_modal_projector|language_model|lm_head", lr=1e-3),),
+                steps=500,
+                pictures=64,
+                families=WORLD,
+                warmup=0.05,
+                weight_decay=0.05,
+                betas=(0.9, 0.98),
+            ),
+            Stage(
+                name="questions",
+                task="questions",
+                groups=(
+                    Group(
+                        pattern="compressor|multi_modal_projector|language_model|lm_head|embedded_query",
+                        lr=1e-3,
+                    ),
+                ),
+                steps=6000,
+                pictures=32,
+                questions=6,
+                turns=2,
+                families=WORLD,
+                warmup=0.03,
+                weight_decay=0.05,
+                betas=(0.9, 0.98),
+            ),
+        ),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"nano": nano}
+
+
+def recipe(name: str) -> Recipe:
+    """Return a recipe by name.
+
+    Raises:
+        ConfigError: when there is none of that name.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"there is no recipe {name!r}: choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]()

@@ -1,0 +1,81 @@
+"""Stages as data: what is trained, how fast, on what, for how long."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from saccade.config import Frozen
+
+
+class Group(Frozen):
+    """Parameters that share a learning rate.
+
+    Attributes:
+        pattern: Regular expression searched in parameter names, e.g. `compressor|multi_modal_projector`.
+        lr: Peak learning rate.
+    """
+
+    pattern: str
+    lr: PositiveFloat
+
+
+class Stage(Frozen):
+    """One run of the training loop. Parameters that no group names are frozen.
+
+    Attributes:
+        name: Name of the stage's folder.
+        task: "patches": the tower learns what the renderer knows about every patch. "captions": plain form, the caption
+            after the picture. "questions": chat form, several questions of one picture.
+        groups: Trainable parameters with their learning rates.
+        steps: Optimizer steps.
+        pictures: Pictures in a step.
+        questions: Questions asked of a picture in a step ("questions" only).
+        turns: Questions in one conversation; a picture's questions are asked in several.
+        families: Families of the rendered world, each with its share of the pictures.
+        schedule: Learning rate over the steps, after a linear warm-up.
+        warmup: Share of the steps with rising learning rate.
+        weight_decay: AdamW's, on matrices only.
+        betas: AdamW's.
+        max_grad_norm: Gradient clipping; 0 for none.
+    """
+
+    name: str
+    task: Literal["patches", "captions", "questions"]
+    groups: tuple[Group, ...] = Field(min_length=1)
+    steps: PositiveInt
+    pictures: PositiveInt
+    questions: PositiveInt = 1
+    turns: PositiveInt = 1
+    families: dict[str, PositiveFloat] = Field(min_length=1)
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+
+
+class Recipe(Frozen):
+    """Stages in order, and the preset of `saccade.presets` whose model they train.
+
+    Attributes:
+        name: What `saccade train` calls it.
+        preset: Name of a preset.
+        tokenizer: A folder of the package's assets, or a path, that holds the tokenizer.
+        stages: In order; each starts from the weights the one before left.
+        seed: Of weights, order of the data, and dropout.
+        description: One line for people, kept in the trained model's configuration.
+    """
+
+    name: str
+    preset: str
+    tokenizer: str
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    seed: int = 0
+    description: str | None = None
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Recipe":
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages share a name: {names}")
+        return self

@@ -1,0 +1,59 @@
+"""Training pictures from the rendered world: drawn when they are asked for, every one seen once."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset
+
+from saccade.config import ImageConfig
+from saccade.data import scenes
+from saccade.image.transform import to_views
+
+
+class Pictures(Dataset[dict[str, Any]]):
+    """A map from a number to a scene of the training split; families alternate by their shares.
+
+    A map, not a stream: an interrupted run resumes at any place without drawing what came before.
+    """
+
+    def __init__(self, families: dict[str, float], length: int, image: ImageConfig, split: str = "train") -> None:
+        self.cycle = _cycle(families)
+        self.length = length
+        self.image = image
+        self.split = split
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return self.length
+
+    def scene(self, number: int) -> scenes.Scene:
+        """Render the scene of a number."""
+        turn, place = divmod(number, len(self.cycle))
+        family = self.cycle[place]
+        before, per_turn = self.cycle[:place].count(family), self.cycle.count(family)
+        return scenes.render(family, self.split, turn * per_turn + before)
+
+    def views(self, scene: scenes.Scene) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Views of a scene's picture, uint8 `[views, 3, side, side]`."""
+        return to_views(Image.fromarray(scene.image), self.image)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Return the scene and its views."""
+        scene = self.scene(number)
+        return {"scene": scene, "views": self.views(scene)}
+
+
+def _cycle(families: dict[str, float], length: int = 20) -> list[str]:
+    """Spread the families over a cycle in proportion to their shares, as evenly as can be."""
+    total = sum(families.values())
+    owed = dict.fromkeys(families, 0.0)
+    cycle = []
+    for _ in itertools.repeat(None, length):
+        for family, share in families.items():
+            owed[family] += share / total
+        family = max(owed, key=lambda name: owed[name])
+        owed[family] -= 1
+        cycle.append(family)
+    return cycle

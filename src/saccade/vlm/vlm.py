@@ -1,0 +1,187 @@
+"""The face of the package: a model and its processor as something that can be asked.
+
+vlm = saccade.load()
+print(vlm.ask("photo.jpg", "What color is the circle?"))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+import torch
+
+from saccade.errors import ConfigError
+from saccade.image.transform import normalize, open_image, to_views
+from saccade.vlm.answers import Answer, Stopwatch
+from saccade.vlm.chat import Chat, Conversation
+from saccade.vlm.generation import Sampling, SamplingOptions, generate
+from saccade.vlm.inputs import EncodedImage, Picture, batch_inputs
+from saccade.vlm.streaming import Background, Event
+
+if TYPE_CHECKING:
+    from saccade.image.processor import SaccadeProcessor
+    from saccade.model import SaccadeForConditionalGeneration
+
+BUNDLED = "nano"
+
+Request = tuple[Picture | None, str]
+
+
+def load(
+    source: str | PathLike[str] = BUNDLED,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> VLM:
+    """Open a model.
+
+    Args:
+        source: "nano" for the model inside this package, a folder, or a hub id. Folders and hub ids may hold a model
+            saved by this package or a released checkpoint.
+        device: Where it runs; CUDA when there is one, else the CPU.
+        dtype: Its precision, such as "bfloat16"; the checkpoint's own when None.
+
+    Raises:
+        CheckpointError: when there is no such model or it is not whole.
+        ConfigError: for an unknown dtype.
+    """
+    from saccade.checkpoint import open_checkpoint
+
+    if isinstance(dtype, str):
+        found = getattr(torch, dtype, None)
+        if not isinstance(found, torch.dtype):
+            raise ConfigError(f"dtype {dtype!r} is not one of torch's: use float32, bfloat16 or float16")
+        dtype = found
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = str(resources.files("saccade") / "assets" / BUNDLED) if source == BUNDLED else os.fspath(source)
+    model, processor = open_checkpoint(place, dtype=dtype, device=device)
+    return VLM(model, processor, name=str(source))
+
+
+class VLM:
+    """A model and its processor, ready for questions.
+
+    Every way of asking takes pictures as a path, bytes, a Pillow picture, an array (`[height, width]` or
+    `[height, width, 3 or 4]` uint8), or an `EncodedImage`; and as options the fields of `Sampling`. It raises
+    ImageError for a picture that cannot be read, PromptError for a conversation that cannot be rendered or does not fit
+    the model, and ConfigError for a bad option.
+
+    Attributes:
+        model: The model, in evaluation mode.
+        processor: Its processor.
+        name: What it was loaded as.
+    """
+
+    def __init__(self, model: SaccadeForConditionalGeneration, processor: SaccadeProcessor, name: str = "") -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.name = name
+
+    @property
+    def description(self) -> str | None:
+        """One line that says what the model knows, when its configuration has one."""
+        description: str | None = self.model.config.description
+        return description
+
+    def ask(self, image: Picture | None, question: str, **options: Unpack[SamplingOptions]) -> Answer:
+        """Answer a question about a picture; None asks without one."""
+        return self.ask_batch([(image, question)], **options)[0]
+
+    def ask_batch(self, requests: Sequence[Request], **options: Unpack[SamplingOptions]) -> list[Answer]:
+        """Answer (picture, question) pairs as one left-padded batch; greedy answers equal those given one by one.
+
+        A picture given as the same object in several pairs goes through the tower once.
+        """
+        return self.answer([_single(image, question) for image, question in requests], Sampling(**options))
+
+    def stream(self, image: Picture | None, question: str, **options: Unpack[SamplingOptions]) -> Iterator[Event]:
+        """Answer like `ask`, piece by piece; the last event carries the `Answer`."""
+        return self.stream_answer(_single(image, question), Sampling(**options))
+
+    def chat(self) -> Chat:
+        """Start a conversation that remembers its turns and pictures."""
+        return Chat(self)
+
+    def encode(self, image: Picture) -> EncodedImage:
+        """Run the tower on a picture, for any number of questions afterwards."""
+        return self.encode_batch([image])[0]
+
+    def encode_batch(self, images: Sequence[Picture], *, stopwatch: Stopwatch | None = None) -> list[EncodedImage]:
+        """Run the tower once on all pictures that are not encoded yet, each object once."""
+        fresh = {id(image): image for image in images if not isinstance(image, EncodedImage)}
+        seen = self._see(list(fresh.values()), stopwatch or Stopwatch(self.model.device)) if fresh else []
+        encoded = dict(zip(fresh, seen, strict=True))
+        return [image if isinstance(image, EncodedImage) else encoded[id(image)] for image in images]
+
+    def answer(
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling,
+        *,
+        stopwatch: Stopwatch | None = None,
+        on_text: Callable[[list[str]], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> list[Answer]:
+        """Answer the last turn of each conversation in one batch; every way of asking ends here.
+
+        Args:
+            conversations: What was said, pictures included.
+            sampling: How tokens are chosen.
+            stopwatch: Holds stages already measured for this call.
+            on_text: Called after every step with each row's new text.
+            stop: Ends generation early when set.
+        """
+        if not conversations:
+            return []
+        stopwatch = stopwatch or Stopwatch(self.model.device)
+        pictures = self.encode_batch([image for talk in conversations for image in talk.images], stopwatch=stopwatch)
+        with stopwatch.stage("prompt"):
+            inputs = batch_inputs(conversations, pictures, self.processor)
+            inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+        return generate(self.model, self.processor, inputs, sampling, stopwatch=stopwatch, on_text=on_text, stop=stop)
+
+    def stream_answer(
+        self, conversation: Conversation, sampling: Sampling, *, stopwatch: Stopwatch | None = None
+    ) -> Iterator[Event]:
+        """Answer the last turn of a conversation piece by piece; leaving the iteration early ends the generation."""
+
+        def work(put: Callable[[Event], None], stop: threading.Event) -> None:
+            def tell(texts: list[str]) -> None:
+                put(Event(texts[0]))
+
+            answers = self.answer([conversation], sampling, stopwatch=stopwatch, on_text=tell, stop=stop)
+            put(Event("", answers[0]))
+
+        return iter(Background(work))
+
+    def _see(self, images: Sequence[Any], stopwatch: Stopwatch) -> list[EncodedImage]:
+        """Open, cut and encode pictures."""
+        config = self.model.config
+        with stopwatch.stage("open"):
+            opened = [open_image(image, config.image.max_pixels) for image in images]
+        with stopwatch.stage("preprocess"):
+            views = [to_views(image, config.image) for image in opened]
+            pixels = torch.from_numpy(normalize(np.concatenate(views), config.image)).to(self.model.device)
+        with stopwatch.stage("vision"), torch.no_grad():
+            patches = self.model.model.encode_views(pixels).split([len(view) for view in views])
+        return [
+            EncodedImage(
+                patches=rows.clone(),  # a slice would keep the whole batch alive
+                size=image.size,
+                num_tokens=len(view) * config.tokens_per_view,
+                key=hashlib.sha256(view.tobytes()).hexdigest(),
+            )
+            for rows, image, view in zip(patches, opened, views, strict=True)
+        ]
+
+
+def _single(image: Picture | None, question: str) -> Conversation:
+    return Conversation().ask(question, () if image is None else (image,))

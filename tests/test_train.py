@@ -1,0 +1,155 @@
+"""Training: stages are data, frozen groups stay frozen, and an interrupted run ends where an uninterrupted one does."""
+
+import json
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from saccade import presets
+from saccade.errors import ConfigError
+from saccade.model import SaccadeForConditionalGeneration
+from saccade.roles import IMAGE
+from saccade.train.progress import StopOnInterrupt
+from saccade.train.questions import CaptionDataset, Encoder, QuestionDataset
+from saccade.train.recipes import nano, recipe
+from saccade.train.run import load_tokenizer, run_recipe, train_stage
+from saccade.train.stages import Group, Recipe, Stage
+from saccade.train.trainer import assign_groups
+from saccade.train.world import Pictures
+
+FAMILIES = {"objects": 0.6, "digits": 0.4}
+
+
+def small_model() -> SaccadeForConditionalGeneration:
+    """Nano's tokenizer and prompt on a model of two narrow layers a side."""
+    torch.manual_seed(0)
+    config = presets.nano()
+    config.vision_config.num_hidden_layers = config.text_config.num_hidden_layers = 2
+    config.query = config.query.model_copy(update={"before_layers": (1,)})
+    config.text_config.resid_pdrop = 0.1
+    return SaccadeForConditionalGeneration(config)
+
+
+def stage(task: str, **changes: object) -> Stage:
+    pattern = "vision_tower|heads" if task == "patches" else "compressor|projector|language_model|lm_head|query"
+    fields = {
+        "name": task, "task": task, "groups": (Group(pattern=pattern, lr=1e-3),), "steps": 4, "pictures": 3,
+        "questions": 4, "turns": 2, "families": FAMILIES,
+    }  # fmt: skip
+    return Stage(**(fields | changes))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer("nano")
+
+
+@pytest.mark.parametrize("task", ["patches", "captions", "questions"])
+def test_a_stage_trains_its_groups_and_nothing_else(task, tokenizer, tmp_path):
+    model = small_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train_stage(model, tokenizer, stage(task), tmp_path / "stage", log=tmp_path / "log.jsonl", seed=0, workers=0)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    in_tower = {name for name in before if "vision_tower" in name}
+    assert changed
+    assert changed <= in_tower if task == "patches" else not changed & in_tower
+
+
+class _InterruptAt(StopOnInterrupt):
+    """Sends itself Ctrl-C at a step."""
+
+    at = 2
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.at:
+            signal.raise_signal(signal.SIGINT)
+        return super().on_step_end(args, state, control, **kwargs)
+
+
+@pytest.mark.parametrize("task", ["patches", "questions"])
+def test_resumed_equals_uninterrupted(task, tokenizer, tmp_path, monkeypatch):
+    whole, parts = small_model(), small_model()
+    log = tmp_path / "log.jsonl"
+    train_stage(whole, tokenizer, stage(task), tmp_path / "whole", log=log, seed=3, workers=0)
+    monkeypatch.setattr("saccade.train.run.StopOnInterrupt", _InterruptAt)
+    with pytest.raises(KeyboardInterrupt):
+        train_stage(parts, tokenizer, stage(task), tmp_path / "parts", log=log, seed=3, workers=0)
+    assert (tmp_path / "parts" / "checkpoint-2").is_dir()
+    monkeypatch.undo()
+    again = small_model()
+    train_stage(again, tokenizer, stage(task), tmp_path / "parts", log=log, seed=3, workers=0)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_a_recipe_runs_resumes_and_refuses_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(presets, "nano", lambda: small_model().config)
+    short = Recipe(
+        name="short",
+        preset="nano",
+        tokenizer="nano",
+        description="a test",
+        stages=(stage("patches", steps=1), stage("captions", steps=1)),
+    )
+    weights = run_recipe(short, tmp_path, workers=0)
+    assert {"model.safetensors", "config.json", "tokenizer.json", "processor_config.json"} <= {
+        path.name for path in weights.iterdir()
+    }
+    tower = "model.vision_tower.embeddings.patch_embedding.weight"
+    first, last = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("0-patches", "1-captions"))
+    assert torch.equal(first[tower], last[tower])
+    assert json.loads((weights / "config.json").read_text())["description"] == "a test"
+    stamp = (weights / "model.safetensors").stat().st_mtime_ns
+    assert run_recipe(short, tmp_path, workers=0) == weights
+    assert (weights / "model.safetensors").stat().st_mtime_ns == stamp
+    with pytest.raises(ConfigError, match="another recipe"):
+        run_recipe(short.model_copy(update={"seed": 1}), tmp_path)
+
+
+def test_groups_that_overlap_or_miss_are_errors():
+    model = small_model()
+    with pytest.raises(ConfigError, match="names no parameter"):
+        assign_groups(model, (Group(pattern="no_such_part", lr=1.0),))
+    with pytest.raises(ConfigError, match="belongs to 2 groups"):
+        assign_groups(model, (Group(pattern="lm_head", lr=1.0), Group(pattern="head", lr=1.0)))
+
+
+def test_unknown_recipe_names_the_known():
+    with pytest.raises(ConfigError, match="nano"):
+        recipe("nanno")
+
+
+def test_recipe_refuses_stages_of_one_name():
+    with pytest.raises(ValueError, match="share a name"):
+        Recipe(**(nano().model_dump() | {"stages": (stage("captions"), stage("captions"))}))
+
+
+def test_pictures_follow_their_shares_and_never_repeat():
+    pictures = Pictures(FAMILIES, 100, presets.nano().image)
+    seen = [(scene.family, scene.index) for scene in map(pictures.scene, range(40))]
+    assert len(set(seen)) == 40
+    assert sum(family == "objects" for family, _ in seen) == 24
+
+
+def test_questions_of_a_picture_share_its_views_and_fill_the_turns(tokenizer):
+    config = presets.nano()
+    encoder = Encoder(config, tokenizer)
+    data = QuestionDataset({"objects": 1.0}, 8, config.image, encoder=encoder, questions=5, turns=2)
+    samples = data[1]
+    assert len(samples) == 3
+    assert all(sample.views is samples[0].views for sample in samples)
+    for sample in samples:
+        assert sample.encoded.roles.count(IMAGE) == config.tokens_per_view
+    batch = encoder.collate([data[0], data[1]])
+    assert batch["pixel_values"].shape[0] == 2
+    assert batch["query_positions"].shape[1] == 2 * config.prompt.num_queries
+
+
+def test_caption_is_trained_whole(tokenizer):
+    config = presets.nano()
+    data = CaptionDataset({"objects": 1.0}, 8, config.image, encoder=Encoder(config, tokenizer))
+    sample = data[0][0]
+    trained = [label for label in sample.encoded.labels if label != -100]
+    assert tokenizer.decode(trained) == data.scene(0).caption + "\n"
