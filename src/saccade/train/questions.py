@@ -1,5 +1,7 @@
 """Stages 1 and 2: captions and questions about the rendered world, several questions on one encoded picture."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from saccade.config import SaccadeConfig
 from saccade.data.collate import Sample, collate
+from saccade.data.scenes import Question
 from saccade.image.geometry import num_image_tokens
 from saccade.prompt.conversation import Turn
 from saccade.prompt.encode import Encoded, encode
@@ -64,12 +67,27 @@ class QuestionDataset(CaptionDataset):
         scene = self.scene(number)
         height, width = scene.image.shape[:2]
         views = self.views(scene)
-        order = np.random.default_rng(number).permutation(len(scene.questions))[: self.questions]
+        chosen = spread(scene.questions, self.questions, np.random.default_rng(number))
         samples = []
-        for start in range(0, len(order), self.turns):
+        for start in range(0, len(chosen), self.turns):
             turns: list[Turn] = []
-            for question in (scene.questions[place] for place in order[start : start + self.turns]):
+            for question in chosen[start : start + self.turns]:
                 turns += [Turn("user", question.text, images=0 if turns else 1), Turn("assistant", question.answer)]
             segments = render_chat(turns, self.encoder.config.prompt, generate=False)
             samples.append(Sample(self.encoder(segments, width, height), views))
         return samples
+
+
+def spread(questions: Sequence[Question], count: int, dice: np.random.Generator) -> list[Question]:
+    """Choose up to `count` questions in random order, one of every type before a second of any.
+
+    The world asks some types more often than others; training should not.
+    """
+    shuffled = [questions[place] for place in dice.permutation(len(questions))]
+    seen: Counter[str] = Counter()
+    rounds = []
+    for question in shuffled:
+        rounds.append(seen[question.type])
+        seen[question.type] += 1
+    chosen = sorted(range(len(shuffled)), key=rounds.__getitem__)[:count]
+    return [shuffled[place] for place in dice.permutation(chosen)]

@@ -57,6 +57,7 @@ def run_recipe(
         weights = folder / "model"
         if weights.exists():
             model = SaccadeForConditionalGeneration.from_pretrained(weights, dtype=torch.float32)
+            model.config.description = recipe.description
             continue
         train_stage(
             model,
@@ -69,7 +70,7 @@ def run_recipe(
             save_steps=save_steps,
             compiled=compiled,
         )
-        build_processor(config, tokenizer).save_pretrained(folder / "unfinished")
+        build_processor(model.config, tokenizer).save_pretrained(folder / "unfinished")
         model.save_pretrained(folder / "unfinished")
         (folder / "unfinished").rename(weights)
     return weights
