@@ -52,8 +52,8 @@ def config(**changes: Any) -> SaccadeConfig:
     shared = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "layer_norm_eps")
     vision_names = (*shared, "image_size", "patch_size")
     text_names = (
-        *shared, "vocab_size", "max_position_embeddings", "resid_pdrop", "embd_pdrop", "attention_dropout", "hidden_act",
-        "num_key_value_heads", "qk_layernorm", "bos_token_id", "eos_token_id",
+        *shared, "vocab_size", "max_position_embeddings", "resid_pdrop", "embd_pdrop", "attention_dropout",
+        "hidden_act", "num_key_value_heads", "qk_layernorm", "bos_token_id", "eos_token_id",
     )  # fmt: skip
     rope = {"rope_type": "default", **{name: text[name] for name in ("rope_theta", "partial_rotary_factor")}}
     fields: dict[str, Any] = {

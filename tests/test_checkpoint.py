@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
@@ -22,9 +23,11 @@ from saccade.checkpoint.flashsloth import FLASHSLOTH
 from saccade.config import SaccadeConfig
 from saccade.errors import CheckpointError
 from saccade.model import SaccadeForConditionalGeneration
+from saccade.roles import IMAGE, query_role
 
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
 LAYOUT = replace(FLASHSLOTH, published=small.config)
+TEXT = {"type": "text", "text": "What is it?"}
 SMALL = {"layouts": (LAYOUT,)}
 HISTORY = ("dtype", "transformers_version", "_name_or_path", "architectures")
 # config.json of the release, as its training code wrote it.
@@ -226,7 +229,7 @@ def logits(model: SaccadeForConditionalGeneration) -> Tensor:
 
 
 def test_a_released_folder_opens(released: Path) -> None:
-    model, processor = open_checkpoint(released, **SMALL)
+    model, processor = open_checkpoint(released, device="cpu", **SMALL)
     assert settings(model.config) == settings(small.config())
     assert not model.training
     assert torch.equal(logits(model), logits(small.model()))
@@ -234,6 +237,19 @@ def test_a_released_folder_opens(released: Path) -> None:
     assert tokenizer.convert_tokens_to_ids(["<query>", "</s>", "<image>"]) == [290, 291, 292]
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (291, 256)
     assert (model.generation_config.eos_token_id, model.generation_config.pad_token_id) == (291, 256)
+
+
+def test_what_the_processor_returns_runs_through_the_model(released: Path) -> None:
+    model, processor = open_checkpoint(released, **SMALL)
+    message = {"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (30, 20))}, TEXT]}
+    inputs = processor.apply_chat_template(
+        [message], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    roles = inputs["mm_token_type_ids"]
+    assert int((roles == IMAGE).sum()) == small.TOKENS_PER_VIEW
+    assert int((roles == query_role(0)).sum()) == small.NUM_QUERIES
+    with torch.no_grad():
+        assert bool(model(**inputs).logits.isfinite().all())
 
 
 def test_dtype_is_the_checkpoints_unless_given(released: Path, spoiled: Path) -> None:
@@ -365,6 +381,30 @@ def test_a_damaged_file_is_named(spoiled: Path) -> None:
     (spoiled / WEIGHTS).write_bytes((spoiled / WEIGHTS).read_bytes()[:-10])
     with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
         open_checkpoint(spoiled, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("processor_config.json", "processor"),
+        ("tokenizer.json", "processor"),
+        ("tokenizer_config.json", "processor"),
+        ("generation_config.json", "generation configuration"),
+    ],
+)
+def test_an_unreadable_part_of_a_native_folder_is_named(released: Path, tmp_path: Path, file: str, what: str) -> None:
+    native = convert(released, tmp_path / "native", **SMALL)
+    (native / file).write_text('{"a":')
+    with pytest.raises(CheckpointError, match=f"has no usable {what}"):
+        open_checkpoint(native)
+
+
+def test_a_native_configuration_of_wrong_types_is_an_error(released: Path, tmp_path: Path) -> None:
+    native = convert(released, tmp_path / "native", **SMALL)
+    config = json.loads((native / CONFIG).read_text())
+    (native / CONFIG).write_text(json.dumps({**config, "text_config": {**config["text_config"], "vocab_size": "many"}}))
+    with pytest.raises(CheckpointError, match="has no usable configuration"):
+        open_checkpoint(native)
 
 
 def test_pickled_weights_are_refused(spoiled: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from saccade.checkpoint.files import CONFIG_FILE, INDEX_FILE
 from saccade.checkpoint.layouts import Layout
-from saccade.checkpoint.load import LAYOUTS, open_checkpoint
+from saccade.checkpoint.load import LAYOUTS, open_checkpoint, quiet
 from saccade.config import SaccadeConfig
 from saccade.errors import CheckpointError
 from saccade.image.processor import SaccadeProcessor
@@ -55,11 +55,12 @@ def convert(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         folder = Path(scratch) / "checkpoint"
         folder.mkdir()
-        if to == "native":
-            model.save_pretrained(folder)
-            processor.save_pretrained(folder)
-        else:
-            _write_released(model, processor, folder, layouts)
+        with quiet():
+            if to == "native":
+                model.save_pretrained(folder)
+                processor.save_pretrained(folder)
+            else:
+                _write_released(model, processor, folder, layouts)
         folder.replace(target)
     return target
 

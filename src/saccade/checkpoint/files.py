@@ -81,6 +81,12 @@ def listed(names: Iterable[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + rest
 
 
+def first_line(error: Exception) -> str:
+    """Return what an error says, without the advice that libraries append to it."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -89,14 +95,9 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(_WANTED)))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise CheckpointError(
-            f"{name!r} is neither a folder nor a hub model that can be reached from here ({_reason(error)}): check the "
-            "spelling and the connection, or download it elsewhere and give the folder"
+            f"{name!r} is neither a folder nor a hub model that can be reached from here ({first_line(error)}): check "
+            "the spelling and the connection, or download it elsewhere and give the folder"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
-from saccade.checkpoint.files import CONFIG_FILE, listed, read_json, read_tensors, resolve
+from saccade.checkpoint.files import CONFIG_FILE, first_line, listed, read_json, read_tensors, resolve
 from saccade.checkpoint.flashsloth import FLASHSLOTH
 from saccade.checkpoint.layouts import Layout
 from saccade.config import SaccadeConfig
-from saccade.errors import CheckpointError
+from saccade.errors import CheckpointError, SaccadeError
 from saccade.image.processor import SaccadeProcessor, build_processor
 from saccade.model import SaccadeForConditionalGeneration
 
@@ -44,13 +45,13 @@ def open_checkpoint(
             unexpected or of another shape than its configuration says.
         ConfigError: when its configuration contradicts itself.
     """
-    with _quiet():
+    with quiet():
         return _open(resolve(source), dtype, device, layouts)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers while it loads: what it would report here is either raised as an error or expected."""
+def quiet() -> Iterator[None]:
+    """Silence transformers while it reads or writes: what it reports then is either raised as an error or expected."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -62,15 +63,33 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def _reading(what: str, folder: Path) -> Iterator[None]:
+    """Turn what transformers raises over an unreadable file into one sentence."""
+    try:
+        yield
+    except SaccadeError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        raise CheckpointError(
+            f"{folder} has no usable {what} ({first_line(error)}): save or download the checkpoint again"
+        ) from error
+
+
 def _open(
     folder: Path, dtype: torch.dtype | None, device: str | torch.device | None, layouts: Sequence[Layout]
 ) -> tuple[SaccadeForConditionalGeneration, SaccadeProcessor]:
     config_json = read_json(folder / CONFIG_FILE)
     if config_json.get("model_type") == SaccadeConfig.model_type:
-        model = _build(SaccadeConfig.from_pretrained(folder), read_tensors(folder), folder, dtype, device)
+        with _reading("configuration", folder):
+            config = SaccadeConfig.from_pretrained(folder)
+        with _reading("processor", folder):
+            processor = SaccadeProcessor.from_pretrained(folder)
+        model = _build(config, read_tensors(folder), folder, dtype, device)
         if (folder / GENERATION_CONFIG_NAME).is_file():
-            model.generation_config = GenerationConfig.from_pretrained(folder)
-        return model, _native_processor(folder)
+            with _reading("generation configuration", folder):
+                model.generation_config = GenerationConfig.from_pretrained(folder)
+        return model, processor
     layout = _find_layout(config_json, layouts, folder)
     theirs = read_tensors(folder)
     config = layout.to_config(config_json, {name: tuple(tensor.shape) for name, tensor in theirs.items()})
@@ -157,15 +176,6 @@ def _common_dtype(tensors: dict[str, Tensor], folder: Path) -> torch.dtype:
     return types.pop()
 
 
-def _native_processor(folder: Path) -> SaccadeProcessor:
-    try:
-        return SaccadeProcessor.from_pretrained(folder)
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} has no usable processor ({error}): save it there with processor.save_pretrained"
-        ) from error
-
-
 def _released_tokenizer(folder: Path, config: SaccadeConfig) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a released folder with the tokens of the template in their places.
 
@@ -173,13 +183,9 @@ def _released_tokenizer(folder: Path, config: SaccadeConfig) -> PreTrainedTokeni
     splits prompts at its spelling. What is missing is appended in the order in which the reference adds it, then
     checked.
     """
-    try:
+    with _reading("tokenizer", folder):
         # The tokenizer's files name its class; an empty configuration keeps transformers from reading the foreign one.
         tokenizer = AutoTokenizer.from_pretrained(folder, config=PreTrainedConfig())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder} has no usable tokenizer ({error}): download its tokenizer files too"
-        ) from error
     prompt: Any = config.prompt
     for token in (prompt.query_token, prompt.assistant_end, prompt.image_token):
         tokenizer.add_tokens([token], special_tokens=True)

@@ -32,6 +32,17 @@ def nano() -> Recipe:
                 betas=(0.9, 0.98),
             ),
             Stage(
+                name="practice",
+                task="patches",
+                groups=(Group(pattern="vision_tower|heads", lr=1e-3),),
+                steps=1500,
+                pictures=64,
+                families={"practice": 0.7, "objects": 0.15, "digits": 0.15},
+                warmup=0.03,
+                weight_decay=0.05,
+                betas=(0.9, 0.98),
+            ),
+            Stage(
                 name="captions",
                 task="captions",
                 groups=(Group(pattern="compressor|multi_modal_projector|language_model|lm_head", lr=1e-3),),

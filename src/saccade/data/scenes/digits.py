@@ -1,14 +1,13 @@
 """Family `digits`: one to three digits, handwritten by people or printed, and what they say."""
 
-from dataclasses import dataclass
-
 from saccade.data.scenes import glyphs
-from saccade.data.scenes.canvas import Canvas, draw_ground, draw_size
+from saccade.data.scenes.canvas import draw_ground, draw_size
 from saccade.data.scenes.captions import write_caption
-from saccade.data.scenes.colors import COLORS, RGB, shade
+from saccade.data.scenes.colors import COLORS, shade
 from saccade.data.scenes.dice import Dice
-from saccade.data.scenes.glyphs import CHARACTERS, Glyph, Warp
-from saccade.data.scenes.scene import Instances, Pixels, Question, SceneObject, Sketch
+from saccade.data.scenes.figures import GlyphFigure, painter
+from saccade.data.scenes.glyphs import CHARACTERS
+from saccade.data.scenes.scene import Question, SceneObject, Sketch
 from saccade.data.scenes.wording import ask
 
 _MOST = 3
@@ -21,25 +20,6 @@ _PLACES = {2: ("left", "right"), 3: ("left", "middle", "right")}
 _WHERE = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Figure:
-    """A glyph with its ink and where it goes: center in pixels, pixels per glyph cell."""
-
-    character: str
-    glyph: Glyph
-    warp: Warp
-    color: str
-    rgb: RGB
-    x: float
-    y: float
-    scale: float
-
-    def as_object(self) -> SceneObject:
-        width, height = self.warp.extent(self.glyph, self.scale)
-        box = (self.x - width / 2, self.y - height / 2, self.x + width / 2, self.y + height / 2)
-        return SceneObject(shape="", color=self.color, character=self.character, box=box)
-
-
 def sketch_digits(dice: Dice, split: str) -> Sketch:
     """Draw the symbolic part of a `digits` scene."""
     width, height = draw_size(dice)
@@ -47,25 +27,17 @@ def sketch_digits(dice: Dice, split: str) -> Sketch:
     figures = _draw_figures(dice, split, dice.between(1, _MOST), handwritten, width, height)
     ground = draw_ground(dice, [figure.rgb for figure in figures])
     objects = tuple(figure.as_object() for figure in figures)
-
-    def paint() -> tuple[Pixels, Instances]:
-        canvas = Canvas(width, height, ground)
-        for number, figure in enumerate(figures, start=1):
-            covered, left, top = glyphs.stamp(figure.glyph, figure.x, figure.y, figure.scale, figure.warp)
-            canvas.paint(covered, left, top, figure.rgb, number)
-        return canvas.finish(), canvas.instances
-
     return Sketch(
         width=width,
         height=height,
         objects=objects,
         caption=write_caption(dice, objects, width, height, "digit"),
         questions=_ask_about_digits(dice, split, objects, "" if handwritten else "printed."),
-        paint=paint,
+        paint=painter(width, height, ground, figures),
     )
 
 
-def _draw_figures(dice: Dice, split: str, number: int, handwritten: bool, width: int, height: int) -> list[_Figure]:
+def _draw_figures(dice: Dice, split: str, number: int, handwritten: bool, width: int, height: int) -> list[GlyphFigure]:
     """Digits from left to right, each inside a column of its own."""
     font = "" if handwritten else glyphs.draw_font(dice, split)
     short, column = min(width, height), width / number
@@ -84,7 +56,7 @@ def _draw_figures(dice: Dice, split: str, number: int, handwritten: bool, width:
         slack = _FILL * column / 2 - half
         color = one_ink or dice.pick(COLORS)
         figures.append(
-            _Figure(
+            GlyphFigure(
                 character=character,
                 glyph=glyph,
                 warp=warp,

@@ -1,15 +1,15 @@
 """Family `objects`: one to five colored shapes, and questions about color, shape, number and place."""
 
 import math
-from dataclasses import dataclass
 
-from saccade.data.scenes.canvas import Canvas, draw_ground, draw_size
+from saccade.data.scenes.canvas import draw_ground, draw_size
 from saccade.data.scenes.captions import write_caption
-from saccade.data.scenes.colors import COLORS, RGB, shade
+from saccade.data.scenes.colors import COLORS, shade
 from saccade.data.scenes.dice import Dice
+from saccade.data.scenes.figures import ShapeFigure, painter
 from saccade.data.scenes.object_questions import ask_about_objects
-from saccade.data.scenes.scene import Instances, Pixels, SceneObject, Sketch
-from saccade.data.scenes.shapes import SHAPES, TURNS, coverage
+from saccade.data.scenes.scene import Sketch
+from saccade.data.scenes.shapes import SHAPES, TURNS
 
 _MOST = 5
 _DIAMETER = (0.18, 0.34)
@@ -19,23 +19,6 @@ _GAP = 0.05
 _DARTS = 40
 
 
-@dataclass(frozen=True, slots=True)
-class _Figure:
-    """A shape with its shade and where it goes: center and radius in pixels, angle in radians."""
-
-    shape: str
-    color: str
-    rgb: RGB
-    x: float
-    y: float
-    radius: float
-    angle: float
-
-    def as_object(self) -> SceneObject:
-        box = (self.x - self.radius, self.y - self.radius, self.x + self.radius, self.y + self.radius)
-        return SceneObject(shape=self.shape, color=self.color, character="", box=box)
-
-
 def sketch_objects(dice: Dice, split: str) -> Sketch:
     """Draw the symbolic part of an `objects` scene."""
     width, height = draw_size(dice)
@@ -43,24 +26,16 @@ def sketch_objects(dice: Dice, split: str) -> Sketch:
     figures = []
     for (shape, color), (x, y, radius) in zip(kinds, _place(dice, len(kinds), width, height), strict=True):
         angle = math.radians(dice.uniform(-1, 1) * TURNS[shape])
-        figures.append(_Figure(shape, color, shade(dice, color, split), x, y, radius, angle))
+        figures.append(ShapeFigure(shape, color, shade(dice, color, split), x, y, radius, angle))
     ground = draw_ground(dice, [figure.rgb for figure in figures])
     objects = tuple(figure.as_object() for figure in figures)
-
-    def paint() -> tuple[Pixels, Instances]:
-        canvas = Canvas(width, height, ground)
-        for number, figure in enumerate(figures, start=1):
-            covered, left, top = coverage(figure.shape, figure.x, figure.y, figure.radius, figure.angle)
-            canvas.paint(covered, left, top, figure.rgb, number)
-        return canvas.finish(), canvas.instances
-
     return Sketch(
         width=width,
         height=height,
         objects=objects,
         caption=write_caption(dice, objects, width, height, "object"),
         questions=ask_about_objects(dice, split, objects, width, height),
-        paint=paint,
+        paint=painter(width, height, ground, figures),
     )
 
 
