@@ -122,6 +122,11 @@ def test_left_and_right_padding_agree():
         torch.testing.assert_close(outputs[0][row, -len(ids) :], outputs[1][row, : len(ids)], rtol=1e-4, atol=1e-4)
 
 
+def test_generating_from_right_padded_rows_is_refused():
+    with pytest.raises(PromptError, match="padded on the right"):
+        generate(build(), batch(ROWS, "right"))
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_compiled_whole_equals_eager(decoder):
     model = build(decoder)
@@ -215,7 +220,7 @@ def test_queries_see_their_instruction_and_earlier_views_only():
 
 
 def test_a_query_without_a_picture_stays_as_it_is():
-    """The default gives text-only turns no query set; the reference's rows, which have one, are left untouched by it."""
+    """By default a text-only turn has no query set; where one is asked for, nothing is written to it."""
     model = build()
     ids, roles = chat(3, views=0)
     mixed = batch([(ids, roles), chat(3)])

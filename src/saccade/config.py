@@ -65,8 +65,8 @@ class PromptConfig(Frozen):
         num_queries: Query tokens in a set.
         blank_before_query: True renders a blank between question and query set, inside the instruction span. A
             reference model was trained with it and is run without it.
-        query_without_image: What a turn that can see no picture gets: "none", "queries" (a query set that has nothing to
-            read, as a reference's text-only training rows), or "token" (the bare placeholder as an ordinary
+        query_without_image: What a turn that can see no picture gets: "none", "queries" (a query set that has nothing
+            to read, as a reference's text-only training rows), or "token" (the bare placeholder as an ordinary
             token, as that reference's text-only inference).
         history_instruction: "own": every query set reads the question of its own turn. "first": all read the first one,
             as a reference does at inference.
@@ -94,8 +94,8 @@ class VisionFeatureConfig(Frozen):
     """Which of the tower's hidden states are the patches.
 
     Attributes:
-        layer: Index into the tower's hidden states as in `hidden_states[layer]`, negative from the end; later layers are
-            never built. -1 is the output of the last layer, -2 of the one before.
+        layer: Index into the tower's hidden states as in `hidden_states[layer]`, negative from the end; later layers
+            are never built. -1 is the output of the last layer, -2 of the one before.
         post_norm: Whether the tower's final norm is applied to that state.
         norm_module: Name of the final norm inside the tower, replaced by an identity when `post_norm` is false.
         num_prefix_tokens: Leading tokens that are not patches (a class token, registers); dropped.
@@ -158,8 +158,8 @@ class QueryConfig(Frozen):
         num_layers: Text-then-picture attention layers inside the module.
         before_layers: Decoder layers (0-based) whose input the module rewrites; one module serves all.
         fusion: How its output joins the query's hidden state: "add", "replace" or "gate" (appendix A.2).
-        init: "dot_offset" learns an offset to the embedding of `init_token_id`; "dot" is that embedding, fixed to the table;
-            "random" learns the queries alone (Table 3).
+        init: "dot_offset" learns an offset to the embedding of `init_token_id`; "dot" is that embedding, fixed to the
+            table; "random" learns the queries alone (Table 3).
         init_token_id: The token whose embedding starts the queries.
         layer_norm_eps: Epsilon of the three norms.
     """
@@ -279,7 +279,7 @@ class SaccadeConfig(PreTrainedConfig):
         vision, text, query, prompt = self.vision_config, self.text_config, self.query, self.prompt
         if vision.image_size != self.image.side:
             raise ConfigError(
-                f"image.side is {self.image.side} but the vision tower takes {vision.image_size} pixels: make them equal"
+                f"image.side is {self.image.side}, but the tower takes {vision.image_size} pixels: make both equal"
             )
         if self.grid % self.compressor.window:
             raise ConfigError(
@@ -287,7 +287,7 @@ class SaccadeConfig(PreTrainedConfig):
             )
         if -self.vision.layer > vision.num_hidden_layers:
             raise ConfigError(
-                f"vision.layer {self.vision.layer} asks for more than the tower's {vision.num_hidden_layers} layers"
+                f"vision.layer {self.vision.layer} reaches past the tower's {vision.num_hidden_layers} layers"
             )
         if (query is None) != (self.query_token_id is None) or (query is None) != (prompt.query_token is None):
             raise ConfigError("query, query_token_id and prompt.query_token belong together: give all three or none")
@@ -316,7 +316,8 @@ class SaccadeConfig(PreTrainedConfig):
 
     def get_text_config(self, *_: Any, **__: Any) -> PreTrainedConfig:
         """Return the decoder's configuration (generation and caches read it)."""
-        return self.text_config
+        text: PreTrainedConfig = self.text_config
+        return text
 
 
 def _backbone(value: Any, default: str) -> Any:

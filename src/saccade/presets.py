@@ -5,7 +5,15 @@ Only here do published sizes stand; everywhere else they are read from a configu
 
 from transformers import PhiConfig, SiglipVisionConfig
 
-from saccade.config import ImageConfig, ProjectorConfig, PromptConfig, QueryConfig, SaccadeConfig, SapConfig, VisionFeatureConfig
+from saccade.config import (
+    ImageConfig,
+    ProjectorConfig,
+    PromptConfig,
+    QueryConfig,
+    SaccadeConfig,
+    SapConfig,
+    VisionFeatureConfig,
+)
 
 FLASHSLOTH_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -56,8 +64,8 @@ def flashsloth() -> SaccadeConfig:
 def nano() -> SaccadeConfig:
     """The model that ships with the package: FlashSloth in shape, 5 million parameters, trained on the rendered world.
 
-    Its tokenizer lies beside its weights: 0 ends a text, 1 is a visual token, 2 a query token, 3 ends an answer, and the
-    dot is the byte that queries start from.
+    Its tokenizer lies beside its weights: 0 ends a text, 1 is a visual token, 2 a query token, 3 ends an answer, and
+    the dot is the byte that queries start from.
     """
     return SaccadeConfig(
         vision_config=SiglipVisionConfig(

@@ -1,4 +1,4 @@
-"""The composable model: vision tower, compressor, projector, decoder, embedded query. Single-device, pure, compilable."""
+"""The composable model: tower, compressor, projector, decoder, embedded query. Single-device, pure, compilable."""
 
 from saccade.model.model import SaccadeForConditionalGeneration, SaccadeModel, SaccadePreTrainedModel
 

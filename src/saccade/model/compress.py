@@ -41,7 +41,8 @@ class SpatialAttentionPooling(nn.Module):
     def weights(self, windows: torch.Tensor) -> torch.Tensor:
         """Attention `[views, tokens, window * window]` over the patches of each window; sums to 1."""
         scores = self.score(self.dropout(torch.relu(self.hidden(windows))))
-        return scores.squeeze(-1).softmax(dim=-1)
+        weights: torch.Tensor = scores.squeeze(-1).softmax(dim=-1)
+        return weights
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Pool `[views, patches, dim]` to `[views, tokens, dim]`."""

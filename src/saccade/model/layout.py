@@ -32,7 +32,8 @@ def is_query(roles: torch.Tensor) -> torch.Tensor:
 def query_positions_of(roles: torch.Tensor) -> torch.Tensor:
     """Positions `[batch, queries]` of each row's query tokens, ascending, -1 beyond the row's last.
 
-    The width is the largest count of any row: a host synchronization on accelerators. Give `query_positions` to avoid it.
+    The width is the largest count of any row: a host synchronization on accelerators. Give `query_positions` to avoid
+    it.
     """
     mask = is_query(roles)
     width = int(mask.sum(dim=1).max())
@@ -55,14 +56,14 @@ def view_index_of(image_mask: torch.Tensor, tokens_per_view: int, num_views: int
     for row, count in enumerate(counts.tolist()):
         if count % tokens_per_view:
             raise PlaceholderMismatchError(
-                f"row {row} has {count} image tokens, which is no multiple of the {tokens_per_view} tokens of a view: "
+                f"row {row} has {count} image tokens, no multiple of the {tokens_per_view} tokens of a view: "
                 "expand each picture's placeholder with the model's processor"
             )
     views = counts // tokens_per_view
     if int(views.sum()) != num_views:
         raise PlaceholderMismatchError(
-            f"the rows have image tokens for {views.tolist()} views, {int(views.sum())} in all, but {num_views} views were "
-            "given: pass one placeholder per picture"
+            f"the rows have image tokens for {views.tolist()} views, {int(views.sum())} in all, but {num_views} views "
+            "were given: pass one placeholder per picture"
         )
     slots = torch.arange(int(views.max()), device=views.device)
     first = views.cumsum(0) - views
@@ -86,5 +87,5 @@ def check_query_tokens(input_ids: torch.Tensor, roles: torch.Tensor | None, quer
     """Raise PromptError when ids hold query placeholders but no roles say what they read."""
     if roles is None and bool((input_ids == query_token_id).any()):
         raise PromptError(
-            f"the prompt holds query tokens (id {query_token_id}) but no mm_token_type_ids: pass what the processor returns"
+            f"the prompt holds query tokens (id {query_token_id}) but no mm_token_type_ids: pass those of the processor"
         )

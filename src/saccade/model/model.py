@@ -13,7 +13,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutp
 from saccade.config import SaccadeConfig
 from saccade.errors import PromptError
 from saccade.model.compress import SpatialAttentionPooling, build_compressor
-from saccade.model.layout import check_query_tokens, check_view_index, is_query, place, query_positions_of, view_index_of
+from saccade.model.layout import (
+    check_query_tokens,
+    check_view_index,
+    is_query,
+    place,
+    query_positions_of,
+    view_index_of,
+)
 from saccade.model.project import MultiModalProjector
 from saccade.model.query import EmbeddedQuery, QueryCall, build_context, drop_call, rewrite_queries
 from saccade.model.vision import build_vision_tower, extract_patches
@@ -27,9 +34,9 @@ class SaccadePreTrainedModel(PreTrainedModel):
     config_class = SaccadeConfig
     config: SaccadeConfig
     base_model_prefix = "model"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]  # noqa: RUF012 (transformers declares it so)
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012 (transformers declares it so)
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -70,7 +77,8 @@ class SaccadeModel(SaccadePreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the decoder's token embeddings."""
-        return self.language_model.get_input_embeddings()
+        embeddings: nn.Module = self.language_model.get_input_embeddings()
+        return embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the decoder's token embeddings."""
@@ -82,7 +90,8 @@ class SaccadeModel(SaccadePreTrainedModel):
 
     def project_patches(self, patches: torch.Tensor) -> torch.Tensor:
         """Compress and project raw patches `[views, patches, vision_dim]` to `[views, tokens, text_dim]`."""
-        return self.multi_modal_projector(self.compressor(patches))
+        tokens: torch.Tensor = self.multi_modal_projector(self.compressor(patches))
+        return tokens
 
     def get_image_features(self, pixel_values: torch.Tensor, **_: Any) -> BaseModelOutputWithPooling:
         """Encode views.
@@ -122,8 +131,8 @@ class SaccadeModel(SaccadePreTrainedModel):
             inputs_embeds: `[batch, seq, text_dim]`, already holding visual and query tokens, instead of `input_ids`.
             mm_token_type_ids: Roles `[batch, seq]` (see `saccade.roles`); needed when there are query tokens.
             image_features: Raw patches `[views, patches, vision_dim]`, instead of `pixel_values`.
-            view_index: `[batch, slots]`, the view in each slot of a row, -1 for none; several rows may share a view. Taken
-                in order from the rows' image tokens when absent.
+            view_index: `[batch, slots]`, the view in each slot of a row, -1 for none; several rows may share a view.
+                Taken in order from the rows' image tokens when absent.
             query_positions: `[batch, queries]`, ascending, -1 for none; from the roles when absent.
             **kwargs: Passed on to the decoder.
 
@@ -133,19 +142,20 @@ class SaccadeModel(SaccadePreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise PromptError("pass exactly one of input_ids and inputs_embeds")
-        if inputs_embeds is None:
+        if input_ids is not None:
             inputs_embeds, call = self._embed(
                 input_ids, self._patches(pixel_values, image_features), mm_token_type_ids, view_index, query_positions
             )
             if call is not None:
                 kwargs["embedded_query"] = call
-        return self.language_model(
+        outputs: BaseModelOutputWithPast = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             **kwargs,
         )
+        return outputs
 
     def _patches(self, pixel_values: torch.Tensor | None, features: torch.Tensor | None) -> torch.Tensor | None:
         if pixel_values is not None and features is not None:
@@ -212,7 +222,7 @@ class SaccadeModel(SaccadePreTrainedModel):
 class SaccadeForConditionalGeneration(SaccadePreTrainedModel, GenerationMixin):
     """The model with its output head: answers questions about pictures."""
 
-    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012 (as above)
 
     def __init__(self, config: SaccadeConfig) -> None:
         super().__init__(config)
@@ -223,7 +233,8 @@ class SaccadeForConditionalGeneration(SaccadePreTrainedModel, GenerationMixin):
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the decoder's token embeddings."""
-        return self.model.get_input_embeddings()
+        embeddings: nn.Module = self.model.get_input_embeddings()
+        return embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the decoder's token embeddings."""
@@ -231,11 +242,13 @@ class SaccadeForConditionalGeneration(SaccadePreTrainedModel, GenerationMixin):
 
     def get_output_embeddings(self) -> nn.Module:
         """Return the output head."""
-        return self.lm_head
+        head: nn.Module = self.lm_head
+        return head
 
     def get_image_features(self, pixel_values: torch.Tensor, **_: Any) -> BaseModelOutputWithPooling:
         """See `SaccadeModel.get_image_features`."""
-        return self.model.get_image_features(pixel_values)
+        features: BaseModelOutputWithPooling = self.model.get_image_features(pixel_values)
+        return features
 
     def forward(
         self,
@@ -253,13 +266,11 @@ class SaccadeForConditionalGeneration(SaccadePreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Compute logits `[batch, kept, vocab]` and, with `labels` `[batch, seq]`, the mean loss over labels other than -100.
+        """Compute logits `[batch, kept, vocab]` and, with labels, the loss.
 
-        Args:
-            labels: Targets aligned with `input_ids`; shifted inside.
-            logits_to_keep: How many last positions (or which ones) get logits; 0 for all.
-
-        The other arguments are those of `SaccadeModel.forward`.
+        The other arguments are those of `SaccadeModel.forward`. `labels` `[batch, seq]` align with `input_ids` and are
+        shifted inside; the loss is the mean over those that are not -100. `logits_to_keep` says how many last positions
+        (or which ones) get logits; 0 for all.
         """
         num_items = kwargs.pop("num_items_in_batch", None)
         outputs = self.model(
@@ -290,13 +301,21 @@ class SaccadeForConditionalGeneration(SaccadePreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
         )
 
-    def prepare_inputs_for_generation(self, *args: Any, is_first_iteration: bool = False, **kwargs: Any) -> dict[str, Any]:
-        """Give pictures and placements to the prefill only, or to every step when there is no cache."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
-            *args, is_first_iteration=is_first_iteration, **kwargs
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self, input_ids: Any, *, is_first_iteration: bool = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Give pictures and placements to the prefill only, or to every step when there is no cache.
+
+        Raises:
+            PromptError: when rows are padded on the right: a row's first new token would follow its padding.
+        """
+        mask = kwargs.get("attention_mask")
+        if is_first_iteration and mask is not None and mask.ndim == 2 and not bool(mask[:, -1].all()):
+            raise PromptError("rows padded on the right give wrong answers: pad them on the left to generate")
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(  # type: ignore[misc]
+            input_ids, is_first_iteration=is_first_iteration, **kwargs
         )
         if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in PREFILL_ONLY:
+            for name in (*PREFILL_ONLY, "mm_token_type_ids"):
                 inputs.pop(name, None)
-            inputs.pop("mm_token_type_ids", None)
         return inputs

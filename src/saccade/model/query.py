@@ -74,7 +74,7 @@ class CrossAttention(nn.Module):
         self.v_proj = nn.Linear(value_dim, value_dim)
 
     def project(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Project keys `[..., key_dim]` and values `[..., value_dim]`; apart, so that shared views are projected once."""
+        """Project keys `[..., key_dim]` and values `[..., value_dim]`; apart, so shared views are projected once."""
         return self.k_proj(keys), self.v_proj(values)
 
     def forward(
@@ -89,8 +89,8 @@ class CrossAttention(nn.Module):
             mask: bool `[batch, queries, keys]`.
 
         Returns:
-            Output `[batch, queries, value_dim]` and weights float32 `[batch, heads, queries, keys]`; a query whose mask is
-            empty gets zeros.
+            Output `[batch, queries, value_dim]` and weights float32 `[batch, heads, queries, keys]`; a query whose mask
+            is empty gets zeros.
         """
         query_heads, key_heads, value_heads = (
             x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (self.q_proj(queries), keys, values)
@@ -179,7 +179,7 @@ class EmbeddedQuery(nn.Module):
         return queries + found
 
     def forward(self, hidden: torch.Tensor, context: QueryContext) -> torch.Tensor:
-        """Rewrite the query tokens among `hidden` `[batch, seq, text_dim]`; a query that sees no view stays as it is."""
+        """Rewrite the query tokens of `hidden` `[batch, seq, text_dim]`; a query that sees no view stays as it is."""
         at = context.positions.clamp(min=0).unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
         queries = hidden.gather(1, at)
         text, image = self.text_down(hidden), self.image_down(context.patches)
@@ -201,7 +201,9 @@ class QueryCall(NamedTuple):
     context: QueryContext
 
 
-def rewrite_queries(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def rewrite_queries(
+    _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Forward pre-hook of a decoder layer: apply the `embedded_query` it was handed to its input."""
     call: QueryCall | None = kwargs.get("embedded_query")
     if call is None:

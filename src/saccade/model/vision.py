@@ -29,13 +29,14 @@ def build_vision_tower(config: PreTrainedConfig, features: VisionFeatureConfig) 
     if not features.post_norm:
         if not hasattr(tower, features.norm_module):
             raise ConfigError(
-                f"the tower {type(tower).__name__} has no {features.norm_module!r}: set vision.norm_module to its final norm"
+                f"the tower {type(tower).__name__} has no {features.norm_module!r}: "
+                "set vision.norm_module to the name of its final norm"
             )
         setattr(tower, features.norm_module, nn.Identity())
     return tower
 
 
 def extract_patches(tower: nn.Module, pixel_values: torch.Tensor, features: VisionFeatureConfig) -> torch.Tensor:
-    """Encode views `[views, 3, side, side]` into raw patches `[views, patches, vision_dim]`, row-major over the grid."""
+    """Encode views `[views, 3, side, side]` into raw patches `[views, patches, vision_dim]`, row-major."""
     hidden: torch.Tensor = tower(pixel_values).last_hidden_state
     return hidden[:, features.num_prefix_tokens :]

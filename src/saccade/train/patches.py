@@ -1,7 +1,7 @@
 """Stage 0: the tower learns what the renderer knows about every patch.
 
-It stands in for a tower's pretraining on the web: dense targets teach a small vision transformer in minutes what single-word
-answers alone do not teach in hours.
+It stands in for a tower's pretraining on the web: dense targets teach a small vision transformer in minutes what
+single-word answers alone do not teach in hours.
 """
 
 from typing import Any
@@ -68,14 +68,18 @@ class PatchPretraining(nn.Module):
 
         Args:
             pixel_values: `[views, 3, side, side]`.
-            shape: `[views, patches]`, and so `color`, `character` (classes, 0 for none) and `center` (0 or 1).
+            shape: Classes `[views, patches]`, 0 for none.
+            color: Classes `[views, patches]`.
+            character: Classes `[views, patches]`.
+            center: 1 where an object's center falls, else 0, `[views, patches]`.
             offset: `[views, patches, 2]`, counted where a patch shows an object.
         """
         tower = self.model["vision_tower"]
         patches = tower(pixel_values).last_hidden_state[:, self.features.num_prefix_tokens :]
         labels = {"shape": shape, "color": color, "character": character}
         losses = {
-            name: F.cross_entropy(self.heads[name](patches).flatten(0, 1), label.flatten()) for name, label in labels.items()
+            name: F.cross_entropy(self.heads[name](patches).flatten(0, 1), label.flatten())
+            for name, label in labels.items()
         }
         center_logits = self.heads["center"](patches).squeeze(-1)
         losses["center"] = F.binary_cross_entropy_with_logits(center_logits, center.float())

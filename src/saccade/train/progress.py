@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar with loss, speed and time left; a log that can be plotted; a clean stop."""
+"""What a person sees of a run: a bar with loss, speed and time left; a log that can be plotted; a clean stop."""
 
 import json
 import signal
@@ -27,7 +27,9 @@ class ProgressBar(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the bar where the run starts."""
-        self.task = self.bar.add_task(self.stage, total=state.max_steps, completed=state.global_step, loss="-", speed="-")
+        self.task = self.bar.add_task(
+            self.stage, total=state.max_steps, completed=state.global_step, loss="-", speed="-"
+        )
         self.last = (time.perf_counter(), state.global_step)
         self.bar.start()
 

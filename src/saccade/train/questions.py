@@ -17,6 +17,7 @@ from saccade.prompt.encode import Encoded, encode
 from saccade.prompt.render import Segment, render_chat, render_plain
 from saccade.train.world import Pictures
 
+
 class Encoder:
     """Encodes conversations about one picture for a model."""
 

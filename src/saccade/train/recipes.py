@@ -6,46 +6,27 @@ from saccade.errors import ConfigError
 from saccade.train.stages import Group, Recipe, Stage
 
 WORLD = {"objects": 0.6, "digits": 0.4}
+BRIDGE = "compressor|multi_modal_projector|language_model|lm_head"
 
 
 def nano() -> Recipe:
     """The bundled model: the tower on patches, then FlashSloth's two stages.
 
-    The paper's first stage trains projector and SAP under a pretrained decoder. Nano's decoder starts from nothing, so it learns
-    from the captions as well; in the second stage, as in the paper, all but the tower is trained.
+    The paper's first stage trains projector and SAP under a pretrained decoder. Nano's decoder starts from nothing, so
+    it learns from the captions as well; in the second stage, as in the paper, all but the tower is trained.
     """
     return Recipe(
         name="nano",
         preset="nano",
         tokenizer="nano",
-        description="a tiny model trained on the rendered world alone: it knows colored shapes and digits, nothing else",
+        description="a tiny model of the rendered world: it knows colored shapes and digits, nothing else",
         stages=(
-            Stage(
-                name="patches",
-                task="patches",
-                groups=(Group(pattern="vision_tower|heads", lr=1e-3),),
-                steps=1800,
-                pictures=64,
-                families={"objects": 0.5, "digits": 0.5},
-                warmup=0.05,
-                weight_decay=0.05,
-                betas=(0.9, 0.98),
-            ),
-            Stage(
-                name="practice",
-                task="patches",
-                groups=(Group(pattern="vision_tower|heads", lr=1e-3),),
-                steps=1500,
-                pictures=64,
-                families={"practice": 0.7, "objects": 0.15, "digits": 0.15},
-                warmup=0.03,
-                weight_decay=0.05,
-                betas=(0.9, 0.98),
-            ),
+            _patches("patches", steps=1800, families={"objects": 0.5, "digits": 0.5}, warmup=0.05),
+            _patches("practice", steps=1500, families={"practice": 0.7, "objects": 0.15, "digits": 0.15}, warmup=0.03),
             Stage(
                 name="captions",
                 task="captions",
-                groups=(Group(pattern="compressor|multi_modal_projector|language_model|lm_head", lr=1e-3),),
+                groups=(Group(pattern=BRIDGE, lr=1e-3),),
                 steps=400,
                 pictures=64,
                 families=WORLD,
@@ -56,22 +37,31 @@ def nano() -> Recipe:
             Stage(
                 name="questions",
                 task="questions",
-                groups=(
-                    Group(
-                        pattern="compressor|multi_modal_projector|language_model|lm_head|embedded_query",
-                        lr=1e-3,
-                    ),
-                ),
-                steps=2000,
+                groups=(Group(pattern=f"{BRIDGE}|embedded_query", lr=1e-3),),
+                steps=1400,
                 pictures=32,
                 questions=6,
                 turns=2,
                 families=WORLD,
-                warmup=0.03,
                 weight_decay=0.05,
                 betas=(0.9, 0.98),
             ),
         ),
+    )
+
+
+def _patches(name: str, steps: int, families: dict[str, float], warmup: float) -> Stage:
+    """A stage in which the tower learns from patch labels."""
+    return Stage(
+        name=name,
+        task="patches",
+        groups=(Group(pattern="vision_tower|heads", lr=1e-3),),
+        steps=steps,
+        pictures=64,
+        families=families,
+        warmup=warmup,
+        weight_decay=0.05,
+        betas=(0.9, 0.98),
     )
 
 

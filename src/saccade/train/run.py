@@ -26,9 +26,7 @@ from saccade.train.trainer import StageTrainer
 Task = tuple[nn.Module, Dataset[Any], Callable[[list[Any]], dict[str, torch.Tensor]]]
 
 
-def run_recipe(
-    recipe: Recipe, out: Path, *, workers: int = 1, save_steps: int = 200, compiled: bool = False
-) -> Path:
+def run_recipe(recipe: Recipe, out: Path, *, workers: int = 1, save_steps: int = 200, compiled: bool = False) -> Path:
     """Train a recipe's stages in order, or go on where an earlier run of the same folder stopped.
 
     Args:
@@ -149,7 +147,7 @@ def _task(model: SaccadeForConditionalGeneration, tokenizer: PreTrainedTokenizer
         labelled = PatchDataset(stage.families, length, config.image, grid=config.grid)
         return PatchPretraining(model.model), labelled, partial(collate_patches, config)
     encoder = Encoder(config, tokenizer)
-    shared = {"families": stage.families, "length": length, "image": config.image, "encoder": encoder}
+    shared: dict[str, Any] = {"families": stage.families, "length": length, "image": config.image, "encoder": encoder}
     data = (
         CaptionDataset(**shared)
         if stage.task == "captions"

@@ -22,7 +22,9 @@ def assign_groups(model: nn.Module, groups: tuple[Group, ...]) -> list[list[tupl
         hits = [index for index, group in enumerate(groups) if re.search(group.pattern, name)]
         if len(hits) > 1:
             patterns = ", ".join(repr(groups[index].pattern) for index in hits)
-            raise ConfigError(f"parameter {name} belongs to {len(hits)} groups ({patterns}): make the patterns disjoint")
+            raise ConfigError(
+                f"parameter {name} belongs to {len(hits)} groups ({patterns}): make the patterns disjoint"
+            )
         parameter.requires_grad_(bool(hits))
         if hits:
             members[hits[0]].append((name, parameter))
@@ -35,10 +37,10 @@ def assign_groups(model: nn.Module, groups: tuple[Group, ...]) -> list[list[tupl
 class StageTrainer(Trainer):
     """Trainer of one stage: AdamW over the stage's groups."""
 
-    def __init__(self, *args: Any, stage: Stage, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, model: nn.Module, stage: Stage, **kwargs: Any) -> None:
+        super().__init__(model, **kwargs)
         self.stage = stage
-        self.members = assign_groups(self.model, stage.groups)
+        self.members = assign_groups(model, stage.groups)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build AdamW with one learning rate per group; vectors (norms, biases, embeddings of queries) do not decay."""

@@ -46,7 +46,8 @@ def load(
         source: "nano" for the model inside this package, a folder, or a hub id. Folders and hub ids may hold a model
             saved by this package or a released checkpoint.
         device: Where it runs; CUDA when there is one, else the CPU.
-        dtype: Its precision, such as "bfloat16"; the checkpoint's own when None.
+        dtype: Its precision, such as "bfloat16". None takes the checkpoint's own on an accelerator, and float32 on a
+            CPU, where half precision is slow; name one where float32 weights do not fit the memory.
 
     Raises:
         CheckpointError: when there is no such model or it is not whole.
@@ -61,6 +62,8 @@ def load(
         dtype = found
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype is None and torch.device(device).type == "cpu":
+        dtype = torch.float32
     place = str(resources.files("saccade") / "assets" / BUNDLED) if source == BUNDLED else os.fspath(source)
     model, processor = open_checkpoint(place, dtype=dtype, device=device)
     return VLM(model, processor, name=str(source))

@@ -1,0 +1,117 @@
+"""Release nano: weights of a run into the package, scores into docs/results, and the card made from both.
+
+saccade train run nano --out runs/nano
+python tools/release_nano.py --run runs/nano        # weights, scores, card
+python tools/release_nano.py                        # the card alone, from the scores that are there
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saccade.train.recipes import nano
+
+REPO = Path(__file__).resolve().parents[1]
+ASSETS = REPO / "src" / "saccade" / "assets" / "nano"
+RESULTS = REPO / "docs" / "results"
+SPLITS = ("test", "shifted")
+MOST_BYTES = 12_000_000
+
+CARD = """# nano
+
+A FlashSloth-shaped model of {parameters:,} parameters that ships with the package: a picture in {visual} visual tokens
+and {queries} queries.
+It was trained on the rendered world alone. It knows colored shapes on plain backgrounds (what color, what shape, how
+many, is there one, what is nearest, left or right, above or below) and digits, handwritten or printed. It knows nothing
+else: not photographs, not other words, not other questions. Ask about anything else and it will still answer, wrongly.
+
+## Training
+
+- Data: the rendered world, version {world}, training split; handwritten digits are rows 0 to 1346 of the UCI set.
+- Command: `saccade train run nano --out runs/nano`, then `python tools/release_nano.py --run runs/nano`.
+- Stages: {stages}.
+- Machine and time: {machine}; {hours}.
+{note}
+## Accuracy
+
+Greedy answers, exact match, on frozen questions whose answers are balanced. *Blank* is the same model asked about the
+same questions with a gray picture. The interval is a bootstrap over pictures, 95 %. *Shifted* has fonts, stroke widths,
+shades and phrasings that training never showed.
+
+{tables}
+
+Files: `docs/results/nano_test.json`, `docs/results/nano_shifted.json`; command `saccade eval --json --split
+test|shifted`.
+"""
+
+
+def table(report: dict[str, Any]) -> str:
+    """A Markdown table of one report."""
+    lines = ["| family | type | accuracy | blank | n |", "|---|---|---|---|---|"]
+    for family, scores in report["families"].items():
+        low, high = scores["interval"]
+        lines.append(
+            f"| **{family}** | all | **{scores['accuracy']:.1%}** ({low:.1%} to {high:.1%}) "
+            f"| {scores['blank_accuracy']:.1%} | {scores['n']} |"
+        )
+        for kind, score in scores["types"].items():
+            lines.append(f"| | {kind} | {score['accuracy']:.1%} | {score['blank_accuracy']:.1%} | {score['n']} |")
+    return "\n".join(lines)
+
+
+def card() -> str:
+    """The card's text, from the configuration, the recipe and the stored scores."""
+    config = json.loads((ASSETS / "config.json").read_text())
+    run = json.loads((RESULTS / "nano_run.json").read_text())
+    reports = {split: json.loads((RESULTS / f"nano_{split}.json").read_text()) for split in SPLITS}
+    grid = config["vision_config"]["image_size"] // config["vision_config"]["patch_size"]
+    return CARD.format(
+        parameters=run["parameters"],
+        visual=(grid // config["compressor"]["window"]) ** 2,
+        queries=config["query"]["num_queries"],
+        world=reports["test"]["world"],
+        stages=", ".join(f"{stage.name} ({stage.steps} steps of {stage.pictures} pictures)" for stage in nano().stages),
+        machine=run["machine"],
+        hours=run["time"],
+        note="".join(f"- Note: {line}\n" for line in run["notes"]),
+        tables="\n\n".join(f"### {split}\n\n{table(report)}" for split, report in reports.items()),
+    )
+
+
+def release(run: Path) -> None:
+    """Cast the run's last weights to bfloat16, store them in the package, and score them."""
+    from saccade.evaluate import evaluate_world
+    from saccade.vlm import load
+
+    stages = nano().stages
+    source = run / f"{len(stages) - 1}-{stages[-1].name}" / "model"
+    vlm = load(source, dtype=torch.bfloat16)
+    vlm.model.save_pretrained(ASSETS)
+    vlm.processor.save_pretrained(ASSETS)
+    size = sum(path.stat().st_size for path in ASSETS.iterdir())
+    if size > MOST_BYTES:
+        raise SystemExit(f"{ASSETS} holds {size:,} bytes, more than {MOST_BYTES:,}: make the model smaller")
+    shutil.copy(run / "log.jsonl", RESULTS / "nano_log.jsonl")
+    released = load("nano")
+    for split in SPLITS:
+        report = evaluate_world(released, split=split).to_dict()
+        (RESULTS / f"nano_{split}.json").write_text(json.dumps(report, indent=1) + "\n")
+        print(table(report))
+
+
+def main() -> None:
+    """Release a run, or write the card again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="folder of a finished `saccade train run nano`")
+    run = parser.parse_args().run
+    if run is not None:
+        release(run)
+    (ASSETS / "README.md").write_text(card())
+
+
+if __name__ == "__main__":
+    main()
