@@ -127,6 +127,41 @@ def test_generating_from_right_padded_rows_is_refused():
         generate(build(), batch(ROWS, "right"))
 
 
+def test_beams_and_several_sequences_keep_each_row_its_pictures():
+    model, inputs = build(), batch(ROWS)
+    alone = generate(model, inputs, num_beams=3)
+    several = generate(model, inputs, num_beams=3, num_return_sequences=2)
+    assert torch.equal(several[::2], alone)
+    for row in (0, 1, 3):
+        single = batch([ROWS[row]])
+        first = sum(ids.count(small.IMAGE_ID) for ids, _ in ROWS[:row]) // small.TOKENS_PER_VIEW
+        single["pixel_values"] = inputs["pixel_values"][first : first + single["pixel_values"].shape[0]]
+        assert generate(model, single, num_beams=3)[0].tolist() == alone[row].tolist()
+
+
+def test_compiled_without_placements_is_refused_not_blind(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    with pytest.raises(PromptError, match="view_index"):
+        build()(**batch([chat(3)]))
+
+
+def test_a_preset_changed_into_nonsense_is_refused_when_built():
+    config = presets.nano()
+    config.compressor = config.compressor.model_copy(update={"window": 4})
+    with pytest.raises(ConfigError, match="does not divide the grid"):
+        SaccadeForConditionalGeneration(config)
+
+
+def test_backbones_that_cannot_stand_in_are_named():
+    fields = small.config().to_dict()
+    fields.pop("model_type")
+    with pytest.raises(ConfigError, match="siglip2_vision_model"):
+        SaccadeConfig(**(fields | {"vision_config": {"model_type": "siglip2_vision_model"}}))
+    gpt2 = {"model_type": "gpt2", "n_layer": 2, "n_embd": 20, "n_head": 2, "vocab_size": small.VOCAB}
+    with pytest.raises(ConfigError, match="GPT2Model"):
+        SaccadeForConditionalGeneration(SaccadeConfig(**(fields | {"text_config": gpt2})))
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_compiled_whole_equals_eager(decoder):
     model = build(decoder)

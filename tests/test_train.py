@@ -1,6 +1,7 @@
 """Training: stages are data, frozen groups stay frozen, and an interrupted run ends where an uninterrupted one does."""
 
 import json
+import shutil
 import signal
 
 import pytest
@@ -85,7 +86,7 @@ def test_resumed_equals_uninterrupted(task, tokenizer, tmp_path, monkeypatch):
 
 
 def test_a_recipe_runs_resumes_and_refuses_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(presets, "nano", lambda: small_model().config)
+    monkeypatch.setitem(presets.PRESETS, "nano", lambda: small_model().config)
     short = Recipe(
         name="short",
         preset="nano",
@@ -108,12 +109,30 @@ def test_a_recipe_runs_resumes_and_refuses_another(tmp_path, monkeypatch):
         run_recipe(short.model_copy(update={"seed": 1}), tmp_path)
 
 
+def test_restarted_between_stages_equals_uninterrupted(tmp_path, monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, "nano", lambda: small_model().config)
+    names = ("first", "second")
+    stages = tuple(stage("patches", steps=2).model_copy(update={"name": name}) for name in names)
+    two = Recipe(name="two", preset="nano", tokenizer="nano", stages=stages)
+    whole = run_recipe(two, tmp_path / "whole", workers=0)
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "1-second")
+    again = run_recipe(two, tmp_path / "again", workers=0)
+    expected, found = (load_file(folder / "model.safetensors") for folder in (whole, again))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
 def test_groups_that_overlap_or_miss_are_errors():
     model = small_model()
     with pytest.raises(ConfigError, match="names no parameter"):
         assign_groups(model, (Group(pattern="no_such_part", lr=1.0),))
     with pytest.raises(ConfigError, match="belongs to 2 groups"):
         assign_groups(model, (Group(pattern="lm_head", lr=1.0), Group(pattern="head", lr=1.0)))
+
+
+def test_unknown_preset_names_the_known():
+    with pytest.raises(ConfigError, match="nano"):
+        presets.preset("QueryConfig")
 
 
 def test_unknown_recipe_names_the_known():

@@ -39,7 +39,7 @@ def _is_command_line() -> bool:
     program = sys.argv[0] if sys.argv else ""
     if program == "-m":  # what runpy puts there until it has found the module
         return sys.orig_argv[sys.orig_argv.index("-m") + 1] == __name__
-    return PurePath(program).stem == __name__
+    return PurePath(program).name in (__name__, f"{__name__}.exe")
 
 
 if not _is_command_line():

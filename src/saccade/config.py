@@ -254,10 +254,10 @@ class SaccadeConfig(PreTrainedConfig):
             raise ConfigError(f"compressor is not valid: {_first_problem(error)}") from error
         self.projector = _part("projector", ProjectorConfig, self.projector or {})
         self.query = None if self.query is None else _part("query", QueryConfig, self.query)
-        self.image = _part("image", ImageConfig, self.image or {"side": self.vision_config.image_size})
+        self.image = _part("image", ImageConfig, self.image or {"side": getattr(self.vision_config, "image_size", 1)})
         self.prompt = _part("prompt", PromptConfig, self.prompt or {})
         super().__post_init__(**kwargs)
-        self._check()
+        self.check()
 
     @property
     def grid(self) -> int:
@@ -274,36 +274,46 @@ class SaccadeConfig(PreTrainedConfig):
         """Visual tokens of one view, queries not counted."""
         return (self.grid // self.compressor.window) ** 2
 
-    def _check(self) -> None:
-        """Raise ConfigError where fields that are valid alone do not fit together."""
-        vision, text, query, prompt = self.vision_config, self.text_config, self.query, self.prompt
-        if vision.image_size != self.image.side:
+    def check(self) -> None:
+        """Raise ConfigError where fields that are valid alone do not fit together; a model checks again when built."""
+        self._check_vision()
+        self._check_query()
+
+    def _check_vision(self) -> None:
+        tower = self.vision_config
+        if not isinstance(getattr(tower, "image_size", None), int):
+            raise ConfigError(f"the tower {tower.model_type} has no fixed square picture size: choose one that has")
+        if tower.image_size != self.image.side:
             raise ConfigError(
-                f"image.side is {self.image.side}, but the tower takes {vision.image_size} pixels: make both equal"
+                f"image.side is {self.image.side}, but the tower takes {tower.image_size}: make both equal"
             )
         if self.grid % self.compressor.window:
             raise ConfigError(
                 f"compressor.window {self.compressor.window} does not divide the grid of {self.grid} patches a side"
             )
-        if -self.vision.layer > vision.num_hidden_layers:
+        if -self.vision.layer > tower.num_hidden_layers:
             raise ConfigError(
-                f"vision.layer {self.vision.layer} reaches past the tower's {vision.num_hidden_layers} layers"
+                f"vision.layer {self.vision.layer} reaches past the tower's {tower.num_hidden_layers} layers"
             )
-        if (query is None) != (self.query_token_id is None) or (query is None) != (prompt.query_token is None):
+
+    def _check_query(self) -> None:
+        query, prompt = self.query, self.prompt
+        if len({query is None, self.query_token_id is None, prompt.query_token is None}) > 1:
             raise ConfigError("query, query_token_id and prompt.query_token belong together: give all three or none")
         if query is None:
             return
         if query.num_queries != prompt.num_queries:
             raise ConfigError(
-                f"query.num_queries is {query.num_queries} but prompt.num_queries is {prompt.num_queries}"
+                f"query.num_queries {query.num_queries} is not prompt.num_queries {prompt.num_queries}: make both equal"
             )
-        for name, width in (("query.hidden_size", query.hidden_size), ("the patch width", vision.hidden_size)):
+        widths = {"query.hidden_size": query.hidden_size, "the patch width": self.vision_config.hidden_size}
+        for name, width in widths.items():
             if width % query.num_heads:
                 raise ConfigError(f"query.num_heads {query.num_heads} does not divide {name} {width}")
-        if not query.before_layers or max(query.before_layers) >= text.num_hidden_layers:
+        layers = self.text_config.num_hidden_layers
+        if not query.before_layers or max(query.before_layers) >= layers:
             raise ConfigError(
-                f"query.before_layers {query.before_layers} must name layers of the decoder, 0 to "
-                f"{text.num_hidden_layers - 1}"
+                f"query.before_layers {query.before_layers} must name layers of the decoder, 0 to {layers - 1}"
             )
 
     def to_dict(self) -> dict[str, Any]:

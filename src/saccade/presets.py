@@ -3,6 +3,8 @@
 Only here do published sizes stand; everywhere else they are read from a configuration.
 """
 
+from collections.abc import Callable
+
 from transformers import PhiConfig, SiglipVisionConfig
 
 from saccade.config import (
@@ -14,6 +16,7 @@ from saccade.config import (
     SapConfig,
     VisionFeatureConfig,
 )
+from saccade.errors import ConfigError
 
 FLASHSLOTH_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -99,3 +102,17 @@ def nano() -> SaccadeConfig:
         query_token_id=2,
         lm_head_bias=True,
     )
+
+
+PRESETS: dict[str, Callable[[], SaccadeConfig]] = {"flashsloth": flashsloth, "nano": nano}
+
+
+def preset(name: str) -> SaccadeConfig:
+    """Return a preset by name.
+
+    Raises:
+        ConfigError: when there is none of that name.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r}: choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]()

@@ -11,6 +11,8 @@ processor to a model. Padding has role TEXT, so roles survive padding on either 
 | 3 + 2 t | a query token that reads the instruction of turn t |
 """
 
+from typing import Any
+
 TEXT = 0
 IMAGE = 1
 
@@ -23,3 +25,8 @@ def instruction_role(turn: int) -> int:
 def query_role(turn: int) -> int:
     """Role of the query tokens that read the instruction of `turn` (counted from 0)."""
     return 3 + 2 * turn
+
+
+def is_query(roles: Any) -> Any:
+    """Where `roles` (an integer, an array or a tensor of any shape) are those of query tokens."""
+    return (roles >= query_role(0)) & (roles % 2 == query_role(0) % 2)

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
@@ -29,6 +30,7 @@ def convert(
     dst: str | PathLike[str],
     *,
     to: Literal["native", "released"] = "native",
+    dtype: torch.dtype | None = None,
     layouts: Sequence[Layout] = LAYOUTS,
 ) -> Path:
     """Write the checkpoint `src` to the folder `dst` and return that folder.
@@ -40,6 +42,7 @@ def convert(
         dst: Folder to make; it must not exist, or be empty.
         to: "native" for what `save_pretrained` of model and processor writes, "released" for the names and the
             config.json of the release.
+        dtype: Type of the written weights; the checkpoint's own where None.
         layouts: The released layouts that are known.
 
     Raises:
@@ -50,7 +53,7 @@ def convert(
         raise CheckpointError(f"{target} is not an empty folder: choose another one, or empty it")
     if to not in ("native", "released"):
         raise CheckpointError(f"unknown layout {to!r}: choose native or released")
-    model, processor = open_checkpoint(src, layouts=layouts)
+    model, processor = open_checkpoint(src, dtype=dtype, layouts=layouts)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         folder = Path(scratch) / "checkpoint"

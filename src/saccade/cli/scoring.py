@@ -14,10 +14,10 @@ from saccade.cli.shell import DeviceOption, DtypeOption, JsonOption, ModelOption
 
 def evaluate(
     model: ModelOption = "nano",
-    split: Annotated[str, typer.Option(help="test, val or shifted.")] = "test",
+    split: Annotated[str, typer.Option(help="test, val, shifted, or train.")] = "test",
     families: Annotated[str | None, typer.Option(help="Scene families, separated by commas; all if left out.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many questions of each family.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Questions at once.")] = 64,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many questions of each family.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 64,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     as_json: JsonOption = False,
@@ -31,6 +31,8 @@ def evaluate(
     from saccade.evaluate import evaluate_world
 
     names = scenes.FAMILIES if families is None else tuple(name.strip() for name in families.split(","))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
     vlm = open_vlm(model, device, dtype)
     with _progress() as bar:
         task = bar.add_task("asking", total=None)

@@ -27,6 +27,9 @@ def run(
     recipe: RecipeArgument,
     out: Annotated[Path, typer.Option(help="Folder of the run; one that was interrupted goes on where it stopped.")],
     workers: Annotated[int, typer.Option(min=0, help="Processes that draw pictures.")] = 1,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the patch stages: a minute, then faster.")
+    ] = False,
 ) -> None:
     """Run a recipe from its first stage to its last; the same command again goes on after an interrupt.
 
@@ -36,7 +39,7 @@ def run(
     from saccade.train.recipes import recipe as named
     from saccade.train.run import run_recipe
 
-    folder = run_recipe(named(recipe), out, workers=workers)
+    folder = run_recipe(named(recipe), out, workers=workers, compiled=compiled)
     stdout().print(f"trained [bold]{escape(str(folder))}[/]; ask it with --model {escape(str(folder))}", soft_wrap=True)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,10 @@ from saccade.config import ImageConfig
 from saccade.errors import DataError, PlaceholderMismatchError
 from saccade.image.transform import normalize
 from saccade.prompt.encode import IGNORE, Encoded
-from saccade.roles import IMAGE, TEXT, query_role
+from saccade.roles import IMAGE, TEXT, is_query
+
+Side = Literal["right", "left"]
+Views = TypeVar("Views", bound=Sized)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +43,7 @@ def collate(
     pad_id: int,
     tokens_per_view: int,
     num_queries: int,
-    padding_side: Literal["right", "left"] = "right",
+    padding_side: Side = "right",
     labels: bool,
 ) -> dict[str, Tensor]:
     """Pad samples to their longest and stack them.
@@ -71,18 +74,70 @@ def collate(
     for row, sample in enumerate(samples):
         _check(row, sample, tokens_per_view, num_queries, labels)
     encoded = [sample.encoded for sample in samples]
-    batch = {
-        "input_ids": _pad([e.input_ids for e in encoded], pad_id, padding_side),
-        "attention_mask": _pad([[1] * len(e.input_ids) for e in encoded], 0, padding_side),
-        "mm_token_type_ids": _pad([e.roles for e in encoded], TEXT, padding_side),
-    }
+    batch = pad_prompts(encoded, pad_id, padding_side)
     if labels:
-        batch["labels"] = _pad([e.labels for e in encoded], IGNORE, padding_side)
-    batch |= _views(samples, image)
-    positions = [row.nonzero().flatten().tolist() for row in _is_query(batch["mm_token_type_ids"])]
-    if any(positions):
-        batch["query_positions"] = _pad(positions, -1, "right")
+        batch["labels"] = pad([e.labels for e in encoded], IGNORE, padding_side)
+    shown = [[] if sample.views is None else [sample.views] for sample in samples]
+    distinct, view_index = place_views(shown)
+    if distinct:
+        pixels = normalize(np.concatenate([np.asarray(views) for views in distinct]), image)
+        batch |= {"pixel_values": torch.from_numpy(pixels), "view_index": view_index}
     return batch
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, side: Side) -> Tensor:
+    """Stack rows of different length, `[batch, longest]`."""
+    longest = max(map(len, rows))
+    fill = [[value] * (longest - len(row)) for row in rows]
+    return torch.tensor(
+        [[*row, *gap] if side == "right" else [*gap, *row] for row, gap in zip(rows, fill, strict=True)],
+        dtype=torch.int64,
+    )
+
+
+def pad_prompts(encoded: Sequence[Encoded], pad_id: int, side: Side) -> dict[str, Tensor]:
+    """Stack prompts.
+
+    Returns:
+        `input_ids`, `attention_mask` and `mm_token_type_ids` (roles), `[batch, seq]`; with query sets also
+        `query_positions` `[batch, most query tokens of a row]`.
+    """
+    batch = {
+        "input_ids": pad([e.input_ids for e in encoded], pad_id, side),
+        "attention_mask": pad([[1] * len(e.input_ids) for e in encoded], 0, side),
+        "mm_token_type_ids": pad([e.roles for e in encoded], TEXT, side),
+    }
+    positions = [row.nonzero().flatten().tolist() for row in is_query(batch["mm_token_type_ids"])]
+    if any(positions):
+        batch["query_positions"] = pad(positions, -1, "right")
+    return batch
+
+
+def place_views(rows: Sequence[Sequence[Views]]) -> tuple[list[Views], Tensor]:
+    """Say which views stand in which row; an object that several rows hold is stored once.
+
+    Args:
+        rows: The pictures of each row in order, each something whose length is its number of views.
+
+    Returns:
+        The distinct pictures in order, and `view_index` `[batch, most views of a row]`: places in their concatenation,
+        -1 where a row has no further view.
+    """
+    first: dict[int, int] = {}
+    distinct: list[Views] = []
+    index: list[list[int]] = []
+    total = 0
+    for row in rows:
+        slots: list[int] = []
+        for picture in row:
+            if id(picture) not in first:
+                first[id(picture)] = total
+                distinct.append(picture)
+                total += len(picture)
+            start = first[id(picture)]
+            slots += range(start, start + len(picture))
+        index.append(slots)
+    return distinct, pad(index, -1, "right")
 
 
 def _check(row: int, sample: Sample, tokens_per_view: int, num_queries: int, labels: bool) -> None:
@@ -94,7 +149,7 @@ def _check(row: int, sample: Sample, tokens_per_view: int, num_queries: int, lab
             f"row {row} holds {views} views of {tokens_per_view} tokens: {views * tokens_per_view} image tokens were "
             f"expected, {found} were found; encode it with the token counts of its own pictures"
         )
-    queries = int(_is_query(roles).sum())
+    queries = int(is_query(roles).sum())
     if queries and (not num_queries or queries % num_queries):
         raise PlaceholderMismatchError(
             f"row {row} holds {queries} query tokens, which do not make sets of {num_queries}: render it with the "
@@ -102,41 +157,3 @@ def _check(row: int, sample: Sample, tokens_per_view: int, num_queries: int, lab
         )
     if labels and all(label == IGNORE for label in sample.encoded.labels):
         raise DataError(f"row {row} has no trained token: give it an answer, or leave it out")
-
-
-def _is_query(roles: Tensor) -> Tensor:
-    return (roles >= query_role(0)) & (roles % 2 == query_role(0) % 2)
-
-
-def _pad(rows: Sequence[list[int]], value: int, side: str) -> Tensor:
-    """Stack rows of different length, `[batch, longest]`."""
-    longest = max(map(len, rows))
-    fill = [[value] * (longest - len(row)) for row in rows]
-    pairs = zip(rows, fill, strict=True) if side == "right" else zip(fill, rows, strict=True)
-    return torch.tensor([first + second for first, second in pairs], dtype=torch.int64)
-
-
-def _views(samples: Sequence[Sample], image: ImageConfig) -> dict[str, Tensor]:
-    """Stack the views of a batch, one that several samples hold only once, and say which stand where."""
-    first: dict[int, int] = {}
-    distinct: list[NDArray[np.uint8]] = []
-    index: list[list[int]] = []
-    total = 0
-    for sample in samples:
-        if sample.views is None:
-            index.append([])
-            continue
-        if id(sample.views) not in first:
-            first[id(sample.views)] = total
-            distinct.append(_as_array(sample.views))
-            total += len(sample.views)
-        start = first[id(sample.views)]
-        index.append(list(range(start, start + len(sample.views))))
-    if not distinct:
-        return {}
-    pixels = torch.from_numpy(normalize(np.concatenate(distinct), image))
-    return {"pixel_values": pixels, "view_index": _pad(index, -1, "right")}
-
-
-def _as_array(views: Any) -> NDArray[np.uint8]:
-    return views.numpy() if isinstance(views, Tensor) else views

@@ -228,7 +228,7 @@ def _encode(vlm: VLM, batch: Sequence[Item], blank: bool, seen: dict[Any, Encode
     for item in batch:
         key = _picture_key(item)
         if key not in pictures:
-            pictures[key] = seen.get(key) if key in seen else _picture(item, blank)
+            pictures[key] = seen[key] if key in seen else _picture(item, blank)
     return dict(zip(pictures, vlm.encode_batch(list(pictures.values())), strict=True))
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from saccade.errors import PlaceholderMismatchError, PromptError
-from saccade.roles import query_role
+from saccade.roles import is_query
 
 
 def place(target: torch.Tensor, mask: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
@@ -24,18 +24,13 @@ def place(target: torch.Tensor, mask: torch.Tensor, source: torch.Tensor) -> tor
     return torch.where(mask.unsqueeze(-1), gathered.to(target.dtype), target)
 
 
-def is_query(roles: torch.Tensor) -> torch.Tensor:
-    """Mask `[batch, seq]` of the query tokens among roles `[batch, seq]`."""
-    return (roles >= query_role(0)) & (roles % 2 == 1)
-
-
 def query_positions_of(roles: torch.Tensor) -> torch.Tensor:
     """Positions `[batch, queries]` of each row's query tokens, ascending, -1 beyond the row's last.
 
     The width is the largest count of any row: a host synchronization on accelerators. Give `query_positions` to avoid
     it.
     """
-    mask = is_query(roles)
+    mask: torch.Tensor = is_query(roles)
     width = int(mask.sum(dim=1).max())
     order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
     return order.masked_fill(~mask.gather(1, order), -1)

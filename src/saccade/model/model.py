@@ -1,7 +1,7 @@
 """The model: views and ids in, hidden states or logits out."""
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,12 +11,11 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 
 from saccade.config import SaccadeConfig
-from saccade.errors import PromptError
+from saccade.errors import ConfigError, PromptError
 from saccade.model.compress import SpatialAttentionPooling, build_compressor
 from saccade.model.layout import (
     check_query_tokens,
     check_view_index,
-    is_query,
     place,
     query_positions_of,
     view_index_of,
@@ -24,6 +23,7 @@ from saccade.model.layout import (
 from saccade.model.project import MultiModalProjector
 from saccade.model.query import EmbeddedQuery, QueryCall, build_context, drop_call, rewrite_queries
 from saccade.model.vision import build_vision_tower, extract_patches
+from saccade.roles import is_query
 
 PREFILL_ONLY = ("pixel_values", "image_features", "view_index", "query_positions")
 
@@ -62,12 +62,16 @@ class SaccadeModel(SaccadePreTrainedModel):
 
     def __init__(self, config: SaccadeConfig) -> None:
         super().__init__(config)
+        config.check()
         vision_dim, text_dim = config.vision_config.hidden_size, config.text_config.hidden_size
         self.vision_tower = build_vision_tower(config.vision_config, config.vision)
         self.compressor = build_compressor(config.compressor, vision_dim)
         self.multi_modal_projector = MultiModalProjector(config.projector, vision_dim, text_dim)
         self.language_model = AutoModel.from_config(config.text_config)
         if config.query is not None:
+            if not hasattr(self.language_model, "layers"):
+                name = type(self.language_model).__name__
+                raise ConfigError(f"the decoder {name} has no list named layers, where the query module would enter")
             self.embedded_query = EmbeddedQuery(config.query, vision_dim, text_dim)
             for index, layer in enumerate(self.language_model.layers):
                 if index in config.query.before_layers:
@@ -178,7 +182,9 @@ class SaccadeModel(SaccadePreTrainedModel):
         if input_ids.shape[1] > 1 and not torch.compiler.is_compiling():
             view_index = self._checked_view_index(input_ids, image_mask, patches, roles, view_index)
         embeds: torch.Tensor = self.get_input_embeddings()(input_ids)
-        if patches is not None and view_index is not None:
+        if patches is not None:
+            if view_index is None:
+                raise PromptError("a compiled model, or a prompt of one token, needs view_index beside its pictures")
             tokens = self.project_patches(patches)
             embeds = place(embeds, image_mask, tokens[view_index.clamp(min=0)].flatten(1, 2))
         if config.query is None or roles is None:
@@ -300,6 +306,21 @@ class SaccadeForConditionalGeneration(SaccadePreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **kwargs: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """Repeat rows for beams and several returned sequences; the repeated rows share their views."""
+        views = {name: kwargs.pop(name, None) for name in ("pixel_values", "image_features")}
+        views = {name: value for name, value in views.items() if value is not None}
+        if views and expand_size > 1 and input_ids is not None and kwargs.get("view_index") is None:
+            config, (patches,) = self.config, views.values()
+            image_mask = input_ids == config.image_token_id
+            kwargs["view_index"] = view_index_of(image_mask, config.tokens_per_view, patches.shape[0])
+        input_ids, kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
+        )
+        return input_ids, kwargs | views
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: Any, *, is_first_iteration: bool = False, **kwargs: Any

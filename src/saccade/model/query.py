@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from saccade.config import QueryConfig
-from saccade.model.layout import is_query, place
+from saccade.model.layout import place
+from saccade.roles import is_query
 
 
 class QueryContext(NamedTuple):

@@ -15,6 +15,7 @@ from saccade.config import SaccadeConfig
 from saccade.data import scenes
 from saccade.image.transform import normalize
 from saccade.model import SaccadeModel
+from saccade.model.vision import extract_patches
 from saccade.train.world import Pictures
 
 CLASSES = {"shape": len(scenes.SHAPES) + 1, "color": len(scenes.COLORS) + 1, "character": len(scenes.CHARACTERS) + 1}
@@ -64,7 +65,7 @@ class PatchPretraining(nn.Module):
         center: torch.Tensor,
         offset: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """Sum the losses over all patches.
+        """Sum the mean losses of all kinds of label.
 
         Args:
             pixel_values: `[views, 3, side, side]`.
@@ -74,8 +75,7 @@ class PatchPretraining(nn.Module):
             center: 1 where an object's center falls, else 0, `[views, patches]`.
             offset: `[views, patches, 2]`, counted where a patch shows an object.
         """
-        tower = self.model["vision_tower"]
-        patches = tower(pixel_values).last_hidden_state[:, self.features.num_prefix_tokens :]
+        patches = extract_patches(self.model["vision_tower"], pixel_values, self.features)
         labels = {"shape": shape, "color": color, "character": character}
         losses = {
             name: F.cross_entropy(self.heads[name](patches).flatten(0, 1), label.flatten())

@@ -2,28 +2,38 @@
 
 import json
 import signal
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
 class ProgressBar(TrainerCallback):
-    """A rich progress bar and a JSON-lines log, one line per logged step."""
+    """A rich progress bar, shown inside a `with` block, and a JSON-lines log, one line per logged step."""
 
-    def __init__(self, stage: str, log: Path, samples_per_step: int) -> None:
-        self.stage, self.log, self.samples = stage, log, samples_per_step
+    def __init__(self, stage: str, log: Path, pictures_per_step: int) -> None:
+        self.stage, self.log, self.pictures = stage, log, pictures_per_step
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}  {task.fields[speed]} samples/s"),
+            TextColumn("loss {task.fields[loss]}  {task.fields[speed]} pictures/s"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         self.bar = Progress(*columns, refresh_per_second=1)
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the bar as it is, also after an error."""
+        self.bar.stop()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the bar where the run starts."""
@@ -31,7 +41,6 @@ class ProgressBar(TrainerCallback):
             self.stage, total=state.max_steps, completed=state.global_step, loss="-", speed="-"
         )
         self.last = (time.perf_counter(), state.global_step)
-        self.bar.start()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Advance the bar."""
@@ -50,26 +59,39 @@ class ProgressBar(TrainerCallback):
             return
         now, before = time.perf_counter(), self.last
         self.last = (now, state.global_step)
-        speed = (state.global_step - before[1]) * self.samples / max(now - before[0], 1e-9)
+        speed = (state.global_step - before[1]) * self.pictures / max(now - before[0], 1e-9)
         self.bar.update(self.task, loss=f"{logs['loss']:.4f}", speed=f"{speed:.0f}")
-        line = {"stage": self.stage, "step": state.global_step, "samples_per_second": round(speed, 1), **logs}
+        line = {
+            "stage": self.stage,
+            "step": state.global_step,
+            "seconds": round(now - before[0], 2),
+            "pictures_per_second": round(speed, 1),
+            **logs,
+        }
         with self.log.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Stop the bar."""
-        self.bar.stop()
-
 
 class StopOnInterrupt(TrainerCallback):
-    """Ctrl-C ends the run after the step in hand, with a checkpoint to resume from; a second Ctrl-C ends it at once."""
+    """Ctrl-C ends the run after the step in hand, with a checkpoint to resume from; a second Ctrl-C ends it at once.
+
+    It holds inside a `with` block of the main thread; elsewhere Python delivers no signals, and nothing is changed.
+    """
 
     def __init__(self) -> None:
         self.interrupted = False
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def __enter__(self) -> Self:
         """Take over the signal."""
-        self.before = signal.signal(signal.SIGINT, self._note)
+        self.before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signal back."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self.before)
 
     def _note(self, *_: Any) -> None:
         self.interrupted = True
@@ -83,7 +105,3 @@ class StopOnInterrupt(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
         return control
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Give the signal back."""
-        signal.signal(signal.SIGINT, self.before)

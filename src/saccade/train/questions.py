@@ -48,7 +48,7 @@ class CaptionDataset(Pictures):
         super().__init__(*args, **kwargs)
         self.encoder = encoder
 
-    def __getitem__(self, number: int) -> list[Sample]:  # type: ignore[override]
+    def __getitem__(self, number: int) -> list[Sample]:
         """Return the one sample of a picture."""
         scene = self.scene(number)
         height, width = scene.image.shape[:2]
@@ -63,7 +63,7 @@ class QuestionDataset(CaptionDataset):
         super().__init__(*args, **kwargs)
         self.questions, self.turns = questions, turns
 
-    def __getitem__(self, number: int) -> list[Sample]:  # type: ignore[override]
+    def __getitem__(self, number: int) -> list[Sample]:
         """Return conversations that share one array of views."""
         scene = self.scene(number)
         height, width = scene.image.shape[:2]

@@ -6,7 +6,7 @@ from saccade.errors import ConfigError
 from saccade.train.stages import Group, Recipe, Stage
 
 WORLD = {"objects": 0.6, "digits": 0.4}
-BRIDGE = "compressor|multi_modal_projector|language_model|lm_head"
+ALL_BUT_TOWER_AND_QUERY = "compressor|multi_modal_projector|language_model|lm_head"
 
 
 def nano() -> Recipe:
@@ -26,8 +26,8 @@ def nano() -> Recipe:
             Stage(
                 name="captions",
                 task="captions",
-                groups=(Group(pattern=BRIDGE, lr=1e-3),),
-                steps=400,
+                groups=(Group(pattern=ALL_BUT_TOWER_AND_QUERY, lr=1e-3),),
+                steps=300,
                 pictures=64,
                 families=WORLD,
                 warmup=0.05,
@@ -37,7 +37,7 @@ def nano() -> Recipe:
             Stage(
                 name="questions",
                 task="questions",
-                groups=(Group(pattern=f"{BRIDGE}|embedded_query", lr=1e-3),),
+                groups=(Group(pattern=f"{ALL_BUT_TOWER_AND_QUERY}|embedded_query", lr=1e-3),),
                 steps=1400,
                 pictures=32,
                 questions=6,

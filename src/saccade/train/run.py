@@ -13,10 +13,12 @@ from torch.utils.data import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from saccade import presets
+from saccade.checkpoint import open_checkpoint
+from saccade.config import SaccadeConfig
 from saccade.errors import ConfigError
 from saccade.image.processor import build_processor
 from saccade.model import SaccadeForConditionalGeneration
+from saccade.presets import preset
 from saccade.train.patches import PatchDataset, PatchPretraining, collate_patches
 from saccade.train.progress import ProgressBar, StopOnInterrupt
 from saccade.train.questions import CaptionDataset, Encoder, QuestionDataset
@@ -44,18 +46,17 @@ def run_recipe(recipe: Recipe, out: Path, *, workers: int = 1, save_steps: int =
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _claim(recipe, out)
-    set_seed(recipe.seed)
-    config = getattr(presets, recipe.preset)()
+    config = preset(recipe.preset)
     config.description = recipe.description
+    _claim(recipe, config, out)
+    set_seed(recipe.seed)
     model = SaccadeForConditionalGeneration(config)
     tokenizer = load_tokenizer(recipe.tokenizer)
     for number, stage in enumerate(recipe.stages):
         folder = out / f"{number}-{stage.name}"
         weights = folder / "model"
         if weights.exists():
-            model = SaccadeForConditionalGeneration.from_pretrained(weights, dtype=torch.float32)
-            model.config.description = recipe.description
+            model, _ = open_checkpoint(weights, dtype=torch.float32)
             continue
         train_stage(
             model,
@@ -68,7 +69,7 @@ def run_recipe(recipe: Recipe, out: Path, *, workers: int = 1, save_steps: int =
             save_steps=save_steps,
             compiled=compiled,
         )
-        build_processor(model.config, tokenizer).save_pretrained(folder / "unfinished")
+        build_processor(config, tokenizer).save_pretrained(folder / "unfinished")
         model.save_pretrained(folder / "unfinished")
         (folder / "unfinished").rename(weights)
     return weights
@@ -91,20 +92,22 @@ def train_stage(
     Raises:
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
+    # Not left to the Trainer: heads are drawn before it exists, and must not depend on what ran before.
+    set_seed(seed)
     module, dataset, collate = _task(model, tokenizer, stage)
-    interrupt = StopOnInterrupt()
-    samples = stage.pictures * (stage.questions if stage.task == "questions" else 1)
+    interrupt, bar = StopOnInterrupt(), ProgressBar(stage.name, log, stage.pictures)
     trainer = StageTrainer(
         model=module,
         args=_arguments(stage, folder, seed, workers, save_steps, compiled and stage.task == "patches"),
         train_dataset=dataset,
         data_collator=collate,
-        callbacks=[ProgressBar(stage.name, log, samples), interrupt],
+        callbacks=[bar, interrupt],
         stage=stage,
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with interrupt, bar:
+        trainer.train(resume_from_checkpoint=checkpoint)
     if interrupt.interrupted:
         raise KeyboardInterrupt
 
@@ -156,9 +159,13 @@ def _task(model: SaccadeForConditionalGeneration, tokenizer: PreTrainedTokenizer
     return model, data, encoder.collate
 
 
-def _claim(recipe: Recipe, out: Path) -> None:
-    """Write the resolved recipe into the folder, or check that it is the one already there."""
-    file, text = out / "recipe.json", recipe.model_dump_json(indent=2)
-    if file.exists() and json.loads(file.read_text()) != json.loads(text):
+def _claim(recipe: Recipe, config: SaccadeConfig, out: Path) -> None:
+    """Write the resolved recipe and its model into the folder, or check that they are those already there."""
+    model = {
+        name: value for name, value in json.loads(config.to_json_string()).items() if name != "transformers_version"
+    }
+    claim = {"recipe": recipe.model_dump(mode="json"), "model": model}
+    file = out / "run.json"
+    if file.exists() and json.loads(file.read_text()) != claim:
         raise ConfigError(f"{out} holds a run of another recipe (see {file}): choose an empty folder, or remove it")
-    file.write_text(text)
+    file.write_text(json.dumps(claim, indent=2) + "\n")

@@ -43,7 +43,7 @@ class StageTrainer(Trainer):
         self.members = assign_groups(model, stage.groups)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Build AdamW with one learning rate per group; vectors (norms, biases, embeddings of queries) do not decay."""
+        """Build AdamW with one learning rate per group; vectors (norms, biases) do not decay."""
         if self.optimizer is None:
             parts = []
             for group, members in zip(self.stage.groups, self.members, strict=True):

@@ -1,4 +1,4 @@
-"""Training pictures from the rendered world: drawn when they are asked for, every one seen once."""
+"""Training pictures from the rendered world: drawn when they are asked for, every one seen once in a stage."""
 
 import itertools
 from typing import Any
@@ -12,17 +12,16 @@ from saccade.data import scenes
 from saccade.image.transform import to_views
 
 
-class Pictures(Dataset[dict[str, Any]]):
-    """A map from a number to a scene of the training split; families alternate by their shares.
+class Pictures(Dataset[Any]):
+    """A map from a number to a scene of the training split; families have their shares of the numbers.
 
     A map, not a stream: an interrupted run resumes at any place without drawing what came before.
     """
 
-    def __init__(self, families: dict[str, float], length: int, image: ImageConfig, split: str = "train") -> None:
+    def __init__(self, families: dict[str, float], length: int, image: ImageConfig) -> None:
         self.cycle = _cycle(families)
         self.length = length
         self.image = image
-        self.split = split
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -33,16 +32,11 @@ class Pictures(Dataset[dict[str, Any]]):
         turn, place = divmod(number, len(self.cycle))
         family = self.cycle[place]
         before, per_turn = self.cycle[:place].count(family), self.cycle.count(family)
-        return scenes.render(family, self.split, turn * per_turn + before)
+        return scenes.render(family, "train", turn * per_turn + before)
 
     def views(self, scene: scenes.Scene) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Views of a scene's picture, uint8 `[views, 3, side, side]`."""
         return to_views(Image.fromarray(scene.image), self.image)
-
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        """Return the scene and its views."""
-        scene = self.scene(number)
-        return {"scene": scene, "views": self.views(scene)}
 
 
 def _cycle(families: dict[str, float], length: int = 20) -> list[str]:

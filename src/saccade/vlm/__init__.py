@@ -5,7 +5,7 @@ from saccade.vlm.chat import Chat, Conversation
 from saccade.vlm.generation import Sampling
 from saccade.vlm.inputs import EncodedImage, Picture
 from saccade.vlm.streaming import Event
-from saccade.vlm.vlm import VLM, load
+from saccade.vlm.vlm import VLM, load, parse_dtype
 
 __all__ = [
     "VLM",
@@ -18,4 +18,5 @@ __all__ = [
     "Sampling",
     "Timings",
     "load",
+    "parse_dtype",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -122,15 +123,18 @@ class Stopwatch:
     def watch(self, modules: Mapping[str, tuple[nn.Module, ...]]) -> Iterator[None]:
         """Add the time of every call of the given modules inside the block to the stage they stand under."""
         started: dict[nn.Module, float] = {}
+        thread = threading.get_ident()  # another thread may be using the same modules
 
         def before(module: nn.Module, _: Any) -> None:
-            started[module] = self.now()
+            if threading.get_ident() == thread:
+                started[module] = self.now()
 
         handles = [module.register_forward_pre_hook(before) for group in modules.values() for module in group]
         for name, group in modules.items():
 
             def after(module: nn.Module, _: Any, __: Any, name: str = name) -> None:
-                self.add(name, self.now() - started.pop(module))
+                if threading.get_ident() == thread:
+                    self.add(name, self.now() - started.pop(module))
 
             handles += [module.register_forward_hook(after) for module in group]
         try:

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from saccade.data.collate import pad_prompts, place_views
 from saccade.prompt.conversation import parse_messages
 from saccade.prompt.encode import Encoded, encode
 from saccade.prompt.render import render_chat
-from saccade.roles import TEXT
 from saccade.vlm.generation import end_token_id
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def batch_inputs(
 
     Returns:
         `input_ids`, `attention_mask`, `mm_token_type_ids` `[batch, seq]`; with pictures also `image_features`
-        `[views, patches, vision_dim]` and `view_index` `[batch, slots]`, -1 where a row has no further view.
+        `[views, patches, vision_dim]` and `view_index` `[batch, slots]`, -1 where a row has no further view, and with
+        query sets `query_positions`.
 
     Raises:
         PromptError: for a conversation that cannot be rendered.
@@ -71,27 +72,8 @@ def batch_inputs(
         segments = render_chat(parse_messages(talk.messages), processor.prompt, generate=True)
         rows.append(encode(segments, processor.tokenizer, [picture.num_tokens for picture in own]))
         shown.append(own)
-    ids = [row.input_ids for row in rows]
-    inputs = {
-        "input_ids": _padded(ids, end_token_id(processor), left=True),
-        "attention_mask": _padded([[1] * len(row) for row in ids], 0, left=True),
-        "mm_token_type_ids": _padded([row.roles for row in rows], TEXT, left=True),
-    }
-    if pictures:
-        distinct = {id(picture): picture for picture in pictures}
-        place: dict[int, range] = {}
-        start = 0
-        for key, picture in distinct.items():
-            place[key] = range(start, start + len(picture.patches))
-            start = place[key].stop
-        inputs["image_features"] = torch.cat([picture.patches for picture in distinct.values()])
-        slots = [[view for picture in own for view in place[id(picture)]] for own in shown]
-        inputs["view_index"] = _padded(slots, -1, left=False)
+    inputs = pad_prompts(rows, end_token_id(processor), "left")
+    distinct, view_index = place_views([[picture.patches for picture in own] for own in shown])
+    if distinct:
+        inputs |= {"image_features": torch.cat(distinct), "view_index": view_index}
     return inputs
-
-
-def _padded(rows: Sequence[Sequence[int]], filler: int, *, left: bool) -> Tensor:
-    """Stack rows of different lengths to `[batch, longest]`."""
-    width = max(len(row) for row in rows)
-    fill = [[filler] * (width - len(row)) for row in rows]
-    return torch.tensor([[*pad, *row] if left else [*row, *pad] for row, pad in zip(rows, fill, strict=True)])

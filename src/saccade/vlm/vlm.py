@@ -55,11 +55,7 @@ def load(
     """
     from saccade.checkpoint import open_checkpoint
 
-    if isinstance(dtype, str):
-        found = getattr(torch, dtype, None)
-        if not isinstance(found, torch.dtype):
-            raise ConfigError(f"dtype {dtype!r} is not one of torch's: use float32, bfloat16 or float16")
-        dtype = found
+    dtype = parse_dtype(dtype)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype is None and torch.device(device).type == "cpu":
@@ -67,6 +63,20 @@ def load(
     place = str(resources.files("saccade") / "assets" / BUNDLED) if source == BUNDLED else os.fspath(source)
     model, processor = open_checkpoint(place, dtype=dtype, device=device)
     return VLM(model, processor, name=str(source))
+
+
+def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """Return the dtype of a name such as "bfloat16".
+
+    Raises:
+        ConfigError: for a name that is none of torch's.
+    """
+    if not isinstance(dtype, str):
+        return dtype
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise ConfigError(f"dtype {dtype!r} is not one of torch's: use float32, bfloat16 or float16")
+    return found
 
 
 class VLM:
