@@ -25,7 +25,7 @@ CARD = """# nano
 
 A FlashSloth-shaped model of {parameters:,} parameters that ships with the package: a picture in {visual} visual tokens
 and {queries} queries.
-It was trained on the rendered world alone. It knows colored shapes on plain backgrounds (what color, what shape, how
+It was trained on the rendered world alone. It knows colored shapes on simple backgrounds (what color, what shape, how
 many, is there one, what is nearest, left or right, above or below) and digits, handwritten or printed. It knows nothing
 else: not photographs, not other words, not other questions. Ask about anything else and it will still answer, wrongly.
 
@@ -34,8 +34,8 @@ else: not photographs, not other words, not other questions. Ask about anything 
 - Data: the rendered world, version {world}, training split; handwritten digits are rows 0 to 1346 of the UCI set.
 - Command: `saccade train run nano --out runs/nano`, then `python tools/release_nano.py --run runs/nano`.
 - Stages: {stages}.
-- Machine and time: {machine}; {hours}.
-{note}
+- Machine and time: {machine}; {minutes:.0f} minutes, beside other work.
+
 ## Accuracy
 
 Greedy answers, exact match, on frozen questions whose answers are balanced. *Blank* is the same model asked about the
@@ -76,10 +76,29 @@ def card() -> str:
         world=reports["test"]["world"],
         stages=", ".join(f"{stage.name} ({stage.steps} steps of {stage.pictures} pictures)" for stage in nano().stages),
         machine=run["machine"],
-        hours=run["time"],
-        note="".join(f"- Note: {line}\n" for line in run["notes"]),
+        minutes=sum(run["minutes"].values()),
         tables="\n\n".join(f"### {split}\n\n{table(report)}" for split, report in reports.items()),
     )
+
+
+def machine() -> str:
+    """What this machine computes with."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    return f"{names[0]}, {len(names)} cores"
+
+
+def minutes(log: Path) -> dict[str, float]:
+    """Minutes of each stage, from the seconds between its logged steps."""
+    spent: dict[str, float] = {}
+    for line in map(json.loads, log.read_text().splitlines()):
+        spent[line["stage"]] = spent.get(line["stage"], 0.0) + line["seconds"] / 60
+    return {stage: round(value, 1) for stage, value in spent.items()}
 
 
 def release(run: Path) -> None:
@@ -95,7 +114,10 @@ def release(run: Path) -> None:
     size = sum(path.stat().st_size for path in ASSETS.iterdir())
     if size > MOST_BYTES:
         raise SystemExit(f"{ASSETS} holds {size:,} bytes, more than {MOST_BYTES:,}: make the model smaller")
+    RESULTS.mkdir(parents=True, exist_ok=True)
     shutil.copy(run / "log.jsonl", RESULTS / "nano_log.jsonl")
+    facts = {"parameters": vlm.model.num_parameters(), "machine": machine(), "minutes": minutes(run / "log.jsonl")}
+    (RESULTS / "nano_run.json").write_text(json.dumps(facts, indent=1) + "\n")
     released = load("nano")
     for split in SPLITS:
         report = evaluate_world(released, split=split).to_dict()

@@ -27,7 +27,7 @@ def nano() -> Recipe:
                 name="captions",
                 task="captions",
                 groups=(Group(pattern=ALL_BUT_TOWER_AND_QUERY, lr=1e-3),),
-                steps=300,
+                steps=250,
                 pictures=64,
                 families=WORLD,
                 warmup=0.05,

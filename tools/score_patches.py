@@ -1,0 +1,57 @@
+"""How well a tower in training tells patches apart: accuracy on the labelled patches of validation pictures.
+
+python tools/score_patches.py runs/nano/1-practice/checkpoint-1500
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from saccade import presets
+from saccade.data import scenes
+from saccade.image.transform import to_views
+from saccade.model import SaccadeModel
+from saccade.model.vision import extract_patches
+from saccade.train.patches import CLASSES, PatchPretraining, collate_patches
+
+
+def score(checkpoint: Path, family: str, count: int) -> dict[str, float]:
+    """Share of the patches with a label of each kind that are told right, over `count` validation pictures."""
+    config = presets.nano()
+    module = PatchPretraining(SaccadeModel(config)).eval()
+    state = load_file(checkpoint / "model.safetensors")
+    module.load_state_dict({name.removeprefix("_orig_mod."): value for name, value in state.items()})
+    items = []
+    for index in range(count):
+        scene = scenes.render(family, "val", index)
+        labels = scenes.patch_labels(scene, config.grid)
+        flat = {name: label.reshape(config.patches_per_view, -1) for name, label in labels.items()}
+        items.append({"views": to_views(Image.fromarray(scene.image), config.image), **flat})
+    batch = collate_patches(config, items)
+    with torch.no_grad():
+        patches = extract_patches(module.model["vision_tower"], batch["pixel_values"], config.vision)
+    shares = {}
+    for name in CLASSES:
+        labelled = batch[name] > 0
+        if bool(labelled.any()):
+            right = module.heads[name](patches).argmax(-1) == batch[name]
+            shares[name] = round(float(right[labelled].float().mean()), 3)
+    return shares
+
+
+def main() -> None:
+    """Print one JSON line per family."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint of a patch stage")
+    parser.add_argument("--count", type=int, default=200, help="validation pictures of each family (default 200)")
+    arguments = parser.parse_args()
+    for family in scenes.FAMILIES:
+        print(json.dumps({"family": family, **score(arguments.checkpoint, family, arguments.count)}))
+
+
+if __name__ == "__main__":
+    main()
