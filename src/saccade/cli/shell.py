@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from saccade.vlm import VLM
 
 INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
-ANOTHER_MODEL = 'saccade ask PHOTO "..." --model FOLDER-OR-HUB-ID'
+ANOTHER_MODEL = 'saccade ask PHOTO "..." --model Tongbo/FlashSloth-3.2B'
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="nano (inside the package), a folder, or a hub id.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; CUDA when there is one.")]
@@ -90,9 +90,9 @@ def prepare_libraries() -> None:
 
 
 def tell_knowledge(vlm: VLM) -> None:
-    """Say in one dim line what a model knows, when its configuration says it, and how to ask another."""
+    """Say in one dim line what a model knows, when its configuration says it, and how to ask one that knows photographs."""
     if vlm.description:
-        line = f"{vlm.name}: {vlm.description}. Ask another with {ANOTHER_MODEL}"
+        line = f"{vlm.name}: {vlm.description}. For photographs use a released model: {ANOTHER_MODEL}"
         stderr().print(f"[dim]{escape(line)}[/]", soft_wrap=True)
 
 
