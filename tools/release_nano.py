@@ -8,6 +8,7 @@ python tools/release_nano.py                        # the card alone, from the s
 import argparse
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ else: not photographs, not other words, not other questions. Ask about anything 
 
 - Data: the rendered world, version {world}, training split; handwritten digits are rows 0 to 1346 of the UCI set.
 - Command: `saccade train run nano --out runs/nano`, then `python tools/release_nano.py --run runs/nano`.
-- Stages: {stages}.
+- Stages: {stages}; recipe and code as of commit {commit}.
 - Machine and time: {machine}; {minutes:.0f} minutes, beside other work.
 
 ## Accuracy
@@ -74,7 +75,10 @@ def card() -> str:
         visual=(grid // config["compressor"]["window"]) ** 2,
         queries=config["query"]["num_queries"],
         world=reports["test"]["world"],
-        stages=", ".join(f"{stage.name} ({stage.steps} steps of {stage.pictures} pictures)" for stage in nano().stages),
+        stages=", ".join(
+            f"{stage['name']} ({stage['steps']} steps of {stage['pictures']} pictures)" for stage in run["stages"]
+        ),
+        commit=run["commit"],
         machine=run["machine"],
         minutes=sum(run["minutes"].values()),
         tables="\n\n".join(f"### {split}\n\n{table(report)}" for split, report in reports.items()),
@@ -116,7 +120,13 @@ def release(run: Path) -> None:
         raise SystemExit(f"{ASSETS} holds {size:,} bytes, more than {MOST_BYTES:,}: make the model smaller")
     RESULTS.mkdir(parents=True, exist_ok=True)
     shutil.copy(run / "log.jsonl", RESULTS / "nano_log.jsonl")
-    facts = {"parameters": vlm.model.num_parameters(), "machine": machine(), "minutes": minutes(run / "log.jsonl")}
+    facts = {
+        "parameters": vlm.model.num_parameters(),
+        "machine": machine(),
+        "minutes": minutes(run / "log.jsonl"),
+        "stages": json.loads((run / "run.json").read_text())["recipe"]["stages"],
+        "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=REPO, text=True).strip(),
+    }
     (RESULTS / "nano_run.json").write_text(json.dumps(facts, indent=1) + "\n")
     released = load("nano")
     for split in SPLITS:

@@ -44,6 +44,13 @@ def collate_patches(config: SaccadeConfig, items: list[dict[str, Any]]) -> dict[
     return batch
 
 
+def patch_middles(grid: int) -> torch.Tensor:
+    """Middles `[grid * grid, 2]` of the patches as (x, y) in fractions of the picture's sides, row-major."""
+    middles = (torch.arange(grid) + 0.5) / grid
+    rows, columns = torch.meshgrid(middles, middles, indexing="ij")
+    return torch.stack([columns, rows], dim=-1).flatten(0, 1)
+
+
 class PatchPretraining(nn.Module):
     """The tower of a model under linear heads, one per kind of label."""
 
@@ -55,6 +62,8 @@ class PatchPretraining(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(dim, count) for name, count in CLASSES.items()})
         self.heads["center"] = nn.Linear(dim, 1)
         self.heads["offset"] = nn.Linear(dim, 2)
+        self.heads["place"] = nn.Linear(dim, 2)
+        self.grid = model.config.grid
 
     def forward(
         self,
@@ -84,7 +93,9 @@ class PatchPretraining(nn.Module):
         center_logits = self.heads["center"](patches).squeeze(-1)
         losses["center"] = F.binary_cross_entropy_with_logits(center_logits, center.float())
         shows = (shape + character) > 0
-        distance = (self.heads["offset"](patches) - offset).abs().sum(-1)
-        losses["offset"] = (distance * shows).sum() / shows.sum().clamp(min=1)
+        # With the offset alone the tower may forget where a patch is, and "left of" needs its place in the picture.
+        for name, target in (("offset", offset), ("place", offset + patch_middles(self.grid).to(offset))):
+            distance = (self.heads[name](patches) - target).abs().sum(-1)
+            losses[name] = (distance * shows).sum() / shows.sum().clamp(min=1)
         loss = sum(losses.values())
         return {"loss": torch.as_tensor(loss), **{f"{name}_loss": value.detach() for name, value in losses.items()}}

@@ -46,16 +46,31 @@ def nano() -> Recipe:
                 weight_decay=0.05,
                 betas=(0.9, 0.98),
             ),
+            _patches(
+                "place", steps=240, families={"practice": 0.4, "objects": 0.3, "digits": 0.3}, warmup=0.05, lr=5e-4
+            ),
+            Stage(
+                name="questions-again",
+                task="questions",
+                groups=(Group(pattern=f"{ALL_BUT_TOWER_AND_QUERY}|embedded_query", lr=7e-4),),
+                steps=420,
+                pictures=32,
+                questions=6,
+                turns=2,
+                families=WORLD,
+                weight_decay=0.05,
+                betas=(0.9, 0.98),
+            ),
         ),
     )
 
 
-def _patches(name: str, steps: int, families: dict[str, float], warmup: float) -> Stage:
+def _patches(name: str, steps: int, families: dict[str, float], warmup: float, lr: float = 1e-3) -> Stage:
     """A stage in which the tower learns from patch labels."""
     return Stage(
         name=name,
         task="patches",
-        groups=(Group(pattern="vision_tower|heads", lr=1e-3),),
+        groups=(Group(pattern="vision_tower|heads", lr=lr),),
         steps=steps,
         pictures=64,
         families=families,
