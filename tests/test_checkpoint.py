@@ -463,3 +463,9 @@ def test_the_reference_weights_open_and_give_the_reference_logits(tmp_path: Path
     model, _ = open_checkpoint(native)
     with torch.no_grad():
         golden.close(model(**inputs).logits, tensors["logits"], golden.WHOLE)
+
+
+def test_conversion_may_change_the_precision(released: Path, tmp_path: Path) -> None:
+    folder = convert(released, tmp_path / "half", dtype=torch.float16, **SMALL)
+    model, _ = open_checkpoint(folder)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}

@@ -12,6 +12,7 @@ from saccade import presets
 from saccade.errors import ConfigError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.roles import IMAGE
+from saccade.train.patches import patch_middles
 from saccade.train.progress import StopOnInterrupt
 from saccade.train.questions import CaptionDataset, Encoder, QuestionDataset
 from saccade.train.recipes import nano, recipe
@@ -172,3 +173,9 @@ def test_caption_is_trained_whole(tokenizer):
     sample = data[0][0]
     trained = [label for label in sample.encoded.labels if label != -100]
     assert tokenizer.decode(trained) == data.scene(0).caption + "\n"
+
+
+def test_patch_middles_are_x_then_y():
+    middles = patch_middles(3)
+    assert middles.shape == (9, 2)
+    torch.testing.assert_close(middles[5], torch.tensor([2.5 / 3, 1.5 / 3]))
