@@ -21,8 +21,7 @@ def nano() -> Recipe:
         tokenizer="nano",
         description="a tiny model of the rendered world: it knows colored shapes and digits, nothing else",
         stages=(
-            _patches("patches", steps=1800, families={"objects": 0.5, "digits": 0.5}, warmup=0.05),
-            _patches("practice", steps=1500, families={"practice": 0.7, "objects": 0.15, "digits": 0.15}, warmup=0.03),
+            _patches("patches", steps=2400, families={"practice": 0.7, "objects": 0.15, "digits": 0.15}, warmup=0.05),
             Stage(
                 name="captions",
                 task="captions",
@@ -38,22 +37,7 @@ def nano() -> Recipe:
                 name="questions",
                 task="questions",
                 groups=(Group(pattern=f"{ALL_BUT_TOWER_AND_QUERY}|embedded_query", lr=1e-3),),
-                steps=1400,
-                pictures=32,
-                questions=6,
-                turns=2,
-                families=WORLD,
-                weight_decay=0.05,
-                betas=(0.9, 0.98),
-            ),
-            _patches(
-                "place", steps=240, families={"practice": 0.4, "objects": 0.3, "digits": 0.3}, warmup=0.05, lr=5e-4
-            ),
-            Stage(
-                name="questions-again",
-                task="questions",
-                groups=(Group(pattern=f"{ALL_BUT_TOWER_AND_QUERY}|embedded_query", lr=7e-4),),
-                steps=420,
+                steps=4000,
                 pictures=32,
                 questions=6,
                 turns=2,
@@ -65,12 +49,12 @@ def nano() -> Recipe:
     )
 
 
-def _patches(name: str, steps: int, families: dict[str, float], warmup: float, lr: float = 1e-3) -> Stage:
+def _patches(name: str, steps: int, families: dict[str, float], warmup: float) -> Stage:
     """A stage in which the tower learns from patch labels."""
     return Stage(
         name=name,
         task="patches",
-        groups=(Group(pattern="vision_tower|heads", lr=lr),),
+        groups=(Group(pattern="vision_tower|heads", lr=1e-3),),
         steps=steps,
         pictures=64,
         families=families,
