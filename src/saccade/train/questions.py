@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from saccade.config import SaccadeConfig
 from saccade.data.collate import Sample, collate
-from saccade.data.scenes import Question
+from saccade.data.scenes import Dice, Question, Scene, ask_to_describe, ask_where
 from saccade.image.geometry import num_image_tokens
 from saccade.prompt.conversation import Turn
 from saccade.prompt.encode import Encoded, encode
@@ -57,38 +58,51 @@ class CaptionDataset(Pictures):
 
 
 class QuestionDataset(CaptionDataset):
-    """Pictures with several questions each, asked in conversations of one or more turns."""
+    """Pictures with several questions each, asked in conversations of one or more turns.
 
-    def __init__(self, *args: Any, questions: int, turns: int, **kwargs: Any) -> None:
+    Args:
+        questions: Most questions of a picture.
+        turns: Most questions in a conversation.
+        where: Share of the pictures of which it is also asked where something is.
+        describe: Share of the pictures whose caption is also asked for.
+    """
+
+    def __init__(
+        self, *args: Any, questions: int, turns: int, where: float = 0.0, describe: float = 0.0, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.questions, self.turns = questions, turns
+        self.where, self.describe = where, describe
 
     def __getitem__(self, number: int) -> list[Sample]:
         """Return conversations that share one array of views."""
         scene = self.scene(number)
         height, width = scene.image.shape[:2]
         views = self.views(scene)
-        chosen = spread(scene.questions, self.questions, np.random.default_rng(number))
+        dice = Dice(np.random.default_rng(number))
+        where = ask_where(dice, scene) if dice.chance(self.where) else None
+        chosen = dice.shuffled(spread(dice, scene.questions, self.questions) + ([where] if where else []))
+        asked = [chosen[start : start + self.turns] for start in range(0, len(chosen), self.turns)]
+        if dice.chance(self.describe):
+            asked.append([ask_to_describe(dice, scene)])
         samples = []
-        for start in range(0, len(chosen), self.turns):
+        for questions in asked:
             turns: list[Turn] = []
-            for question in chosen[start : start + self.turns]:
+            for question in questions:
                 turns += [Turn("user", question.text, images=0 if turns else 1), Turn("assistant", question.answer)]
             segments = render_chat(turns, self.encoder.config.prompt, generate=False)
             samples.append(Sample(self.encoder(segments, width, height), views))
         return samples
 
 
-def spread(questions: Sequence[Question], count: int, dice: np.random.Generator) -> list[Question]:
-    """Choose up to `count` questions in random order, one of every type before a second of any.
+def spread(dice: Dice, questions: Sequence[Question], count: int) -> list[Question]:
+    """Choose up to `count` questions, one of every type before a second of any.
 
     The world asks some types more often than others; training should not.
     """
-    shuffled = [questions[place] for place in dice.permutation(len(questions))]
     seen: Counter[str] = Counter()
     rounds = []
-    for question in shuffled:
-        rounds.append(seen[question.type])
+    for question in dice.shuffled(questions):
+        rounds.append((seen[question.type], question))
         seen[question.type] += 1
-    chosen = sorted(range(len(shuffled)), key=rounds.__getitem__)[:count]
-    return [shuffled[place] for place in dice.permutation(chosen)]
+    return [question for _, question in sorted(rounds, key=itemgetter(0))[:count]]

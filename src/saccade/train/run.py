@@ -154,7 +154,13 @@ def _task(model: SaccadeForConditionalGeneration, tokenizer: PreTrainedTokenizer
     data = (
         CaptionDataset(**shared)
         if stage.task == "captions"
-        else QuestionDataset(**shared, questions=stage.questions, turns=stage.turns)
+        else QuestionDataset(
+            **shared,
+            questions=stage.questions,
+            turns=stage.turns,
+            where=stage.where,
+            describe=stage.describe,
+        )
     )
     return model, data, encoder.collate
 

@@ -6,6 +6,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from saccade.config import Frozen
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
 
 class Group(Frozen):
     """Parameters that share a learning rate.
@@ -31,6 +33,8 @@ class Stage(Frozen):
         pictures: Pictures in a step.
         questions: Questions asked of a picture in a step ("questions" only).
         turns: Questions in one conversation; a picture's questions are asked in several.
+        where: Share of the pictures of which it is also asked where something is ("questions" only).
+        describe: Share of the pictures whose caption is also asked for ("questions" only).
         families: Families of the rendered world, each with its share of the pictures.
         schedule: Learning rate over the steps, after a linear warm-up.
         warmup: Share of the steps with rising learning rate.
@@ -46,6 +50,8 @@ class Stage(Frozen):
     pictures: PositiveInt
     questions: PositiveInt = 1
     turns: PositiveInt = 1
+    where: Share = 0.0
+    describe: Share = 0.0
     families: dict[str, PositiveFloat] = Field(min_length=1)
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03

@@ -6,9 +6,11 @@ fonts, strokes and wordings.
 """
 
 from saccade.data.scenes.colors import COLORS
+from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.frozen import fingerprint, frozen_test
 from saccade.data.scenes.glyphs import CHARACTERS
 from saccade.data.scenes.labels import patch_labels
+from saccade.data.scenes.practice_questions import ask_to_describe, ask_where
 from saccade.data.scenes.scene import SPLITS, WORLD_VERSION, Question, Scene, SceneObject
 from saccade.data.scenes.shapes import SHAPES
 from saccade.data.scenes.sheet import contact_sheet
@@ -21,9 +23,12 @@ __all__ = [
     "SHAPES",
     "SPLITS",
     "WORLD_VERSION",
+    "Dice",
     "Question",
     "Scene",
     "SceneObject",
+    "ask_to_describe",
+    "ask_where",
     "contact_sheet",
     "fingerprint",
     "frozen_test",

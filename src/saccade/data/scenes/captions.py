@@ -19,9 +19,32 @@ def place(item: SceneObject, width: int, height: int) -> tuple[int, int]:
     return min(2, int(3 * y / height)), min(2, int(3 * x / width))
 
 
+def place_words(item: SceneObject, width: int, height: int) -> str:
+    """Words for an object's place: "at the top left", "in the center"."""
+    row, column = place(item, width, height)
+    return _PLACES[row][column]
+
+
 def noun(item: SceneObject) -> str:
     """What an object is called: "red circle", "blue 7"."""
-    return f"{item.color} {item.shape or item.character}"
+    return f"{item.color} {_kind(item)}"
+
+
+def named(item: SceneObject, objects: tuple[SceneObject, ...]) -> list[str]:
+    """The names that only this one of the objects answers to: by color and kind, by kind, by color."""
+    alike = [(other.color == item.color, _kind(other) == _kind(item)) for other in objects]
+    names = []
+    if alike.count((True, True)) == 1:
+        names.append(f"the {noun(item)}")
+    if sum(kind for _, kind in alike) == 1:
+        names.append(f"the {_kind(item)}")
+    if sum(color for color, _ in alike) == 1:
+        names.append(f"the {item.color} {'object' if item.shape else 'digit'}")
+    return names
+
+
+def _kind(item: SceneObject) -> str:
+    return item.shape or item.character
 
 
 def write_caption(dice: Dice, objects: tuple[SceneObject, ...], width: int, height: int, kind: str) -> str:
@@ -38,29 +61,28 @@ def write_caption(dice: Dice, objects: tuple[SceneObject, ...], width: int, heig
     def reading_order(item: SceneObject) -> tuple[int, float]:
         return place(item, width, height)[0], item.center[0]
 
-    named = []
-    for item in sorted(objects, key=reading_order):
-        row, column = place(item, width, height)
-        named.append((with_article(noun(item)), _PLACES[row][column]))
+    things = [
+        (with_article(noun(item)), place_words(item, width, height)) for item in sorted(objects, key=reading_order)
+    ]
     plural = kind if len(objects) == 1 else f"{kind}s"
-    return dice.pick(_TEMPLATES)(f"{len(objects)} {plural}", named)
+    return dice.pick(_TEMPLATES)(f"{len(objects)} {plural}", things)
 
 
-def _plain(number: str, named: list[tuple[str, str]]) -> str:
-    return f"{number}: {listed([f'{what} {where}' for what, where in named])}."
+def _plain(number: str, things: list[tuple[str, str]]) -> str:
+    return f"{number}: {listed([f'{what} {where}' for what, where in things])}."
 
 
-def _in_the_picture(number: str, named: list[tuple[str, str]]) -> str:
-    return f"{number} in the picture: {listed([f'{what} {where}' for what, where in named])}."
+def _in_the_picture(number: str, things: list[tuple[str, str]]) -> str:
+    return f"{number} in the picture: {listed([f'{what} {where}' for what, where in things])}."
 
 
-def _two_sentences(number: str, named: list[tuple[str, str]]) -> str:
-    sentence = listed([f"{what} is {where}" for what, where in named])
+def _two_sentences(number: str, things: list[tuple[str, str]]) -> str:
+    sentence = listed([f"{what} is {where}" for what, where in things])
     return f"{number}. {sentence[0].upper()}{sentence[1:]}."
 
 
-def _places_first(number: str, named: list[tuple[str, str]]) -> str:
-    return f"{number}: {listed([f'{where} {what}' for what, where in named])}."
+def _places_first(number: str, things: list[tuple[str, str]]) -> str:
+    return f"{number}: {listed([f'{where} {what}' for what, where in things])}."
 
 
 _TEMPLATES: tuple[Callable[[str, list[tuple[str, str]]], str], ...] = (

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
-from saccade.data.scenes.captions import noun
+from saccade.data.scenes.captions import named
 from saccade.data.scenes.colors import COLORS
 from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.scene import Question, SceneObject
@@ -92,13 +92,7 @@ class _Arrangement:
 
     def name(self, item: SceneObject) -> str | None:
         """A name that only this object in the scene answers to, or None if it has none."""
-        names = []
-        if self.pairs[item.color, item.shape] == 1:
-            names.append(f"the {noun(item)}")
-        if self.shapes[item.shape] == 1:
-            names.append(f"the {item.shape}")
-        if self.colors[item.color] == 1:
-            names.append(f"the {item.color} object")
+        names = named(item, self.objects)
         return self.dice.pick(names) if names else None
 
 

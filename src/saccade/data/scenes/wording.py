@@ -79,6 +79,13 @@ _WORDINGS: dict[str, tuple[str, ...]] = {
         "Read the number.",
         "Read the number from left to right.",
     ),
+    "where": ("Where is {a}?", "Where in the picture is {a}?", "In the picture, where is {a}?"),
+    "describe": (
+        "Describe the picture.",
+        "What is in the picture?",
+        "What can you see?",
+        "What does the picture show?",
+    ),
 }
 _SHIFTED_WORDINGS: dict[str, tuple[str, ...]] = {
     "color": ("Can you name the color that {a} has?", "Which color is {a}?", "The color of {a} is what?"),

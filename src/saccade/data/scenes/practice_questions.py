@@ -1,0 +1,25 @@
+"""Questions to practice on: where a thing is, and what there is to see. Like the sheets, no test is made of them.
+
+A model that can say where each thing is has learned the harder half of "left or right?" and "which is nearest?", whose
+one-word answers alone say little about a place.
+"""
+
+from saccade.data.scenes.captions import named, place_words
+from saccade.data.scenes.dice import Dice
+from saccade.data.scenes.scene import Question, Scene
+from saccade.data.scenes.wording import ask
+
+
+def ask_where(dice: Dice, scene: Scene) -> Question | None:
+    """Ask for the place of one thing; None where nothing in the scene has a name of its own."""
+    height, width = scene.image.shape[:2]
+    for item in dice.shuffled(scene.objects):
+        names = named(item, scene.objects)
+        if names:
+            return ask(dice, scene.split, "where", place_words(item, width, height), dice.pick(names))
+    return None
+
+
+def ask_to_describe(dice: Dice, scene: Scene) -> Question:
+    """Ask for the caption."""
+    return ask(dice, scene.split, "describe", scene.caption)
