@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone and a Python are enough.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench clean
+.PHONY: help demo test test-slow check verify-released bench clean
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 # A command may exist and still refuse to run (version managers leave such shims), so each candidate is tried.
@@ -14,11 +14,12 @@ PICTURE ?= src/saccade/assets/pictures/shapes.png
 QUESTION ?= How many objects are there?
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON (3.11 to 3.13), WORKERS=$(WORKERS) test processes, PICTURE and QUESTION of the demo."
 
-demo: $(VENV)/.core  ## Ask the bundled model about a picture and show where the time goes
+demo: $(VENV)/.core  ## Ask the bundled model about a picture, show where the time goes and what it looked at
 	$(BIN)/saccade ask "$(PICTURE)" "$(QUESTION)" --timings
+	$(BIN)/saccade explain "$(PICTURE)" "$(QUESTION)" --out runs/explanation.png
 
 test: $(VENV)/.dev  ## Run the tests (CPU, about a minute)
 	$(BIN)/python -m pytest -n $(WORKERS)
@@ -31,6 +32,11 @@ check: $(VENV)/.dev  ## Lint, format, types and the rules of the house
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_house.py
+
+verify-released: $(VENV)/.core  ## Prove that the published checkpoints load whole (needs a network; 7 GB each)
+	@mkdir -p docs/results
+	$(BIN)/saccade doctor --model Tongbo/FlashSloth-3.2B --out docs/results/released_flashsloth.json
+	$(BIN)/saccade doctor --model Tongbo/FlashSloth_HD-3.2B --out docs/results/released_flashsloth_hd.json
 
 bench: $(VENV)/.core  ## Time a training step for each attention backend; prints JSON
 	$(BIN)/python tools/bench_attention.py

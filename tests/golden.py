@@ -30,14 +30,23 @@ THEIR_IMAGE, THEIR_QUERY, END, PAD, IGNORED = -200, 790, 798, 799, -100
 IMAGE_ID, QUERY_ID = 792, THEIR_QUERY
 TEXT_PREFIX = 31  # ids before the question of a prompt without a picture
 TURN_START = 3  # the end of an answer and the two ids of the next user's header
-NUM_QUERIES, TOKENS_PER_VIEW = 9, 4
+NUM_QUERIES, PATCHES_PER_VIEW, TOKENS_PER_VIEW = 9, 36, 4
 
 STAGE, WHOLE = {"atol": 1e-5, "rtol": 1e-5}, {"atol": 1e-4, "rtol": 1e-5}
 
 
 def case(name: str) -> dict[str, Tensor]:
-    """Inputs and expected outputs of a case."""
-    return load_file(FOLDER / "cases" / f"{name}.safetensors")
+    """Inputs and expected outputs of a case.
+
+    The reference gives the views of a picture an axis of their own, or joins their patches; here every view is apart.
+    """
+    tensors = load_file(FOLDER / "cases" / f"{name}.safetensors")
+    if "pixel_values" in tensors:
+        tensors["pixel_values"] = tensors["pixel_values"].flatten(0, -4)
+    if "embq_image_features" in tensors:
+        joined = tensors["embq_image_features"]
+        tensors["embq_image_features"] = joined.unflatten(1, (-1, PATCHES_PER_VIEW)).flatten(0, 1)
+    return tensors
 
 
 def state_dict() -> dict[str, Tensor]:
@@ -125,6 +134,7 @@ def expand(
     plain: bool = False,
     history: str = "own",
     bare_query: bool = False,
+    views: int = 1,
 ) -> Row:
     """Expand one of the reference's prompts, without padding.
 
@@ -134,6 +144,7 @@ def expand(
         plain: The pretraining form: picture, caption, queries, newline; the first caption token is not read.
         history: "own" or "first", as `PromptConfig.history_instruction`.
         bare_query: The query placeholder is an ordinary token.
+        views: Views of a picture.
     """
     row, turn = Row([], [], [], [], []), 0
     labels = labels or [IGNORED] * len(ids)
@@ -141,7 +152,7 @@ def expand(
     start = ids.index(THEIR_IMAGE) + 2 if THEIR_IMAGE in ids else TEXT_PREFIX
     for index, (token, label) in enumerate(zip(ids, labels, strict=True)):
         if token == THEIR_IMAGE:
-            _extend(row, [IMAGE_ID] * TOKENS_PER_VIEW, IMAGE)
+            _extend(row, [IMAGE_ID] * (views * TOKENS_PER_VIEW), IMAGE)
         elif token == THEIR_QUERY and not bare_query:
             reads = 0 if history == "first" else turn
             row.starts.append(len(row.ids))
@@ -165,11 +176,12 @@ def _extend(row: Row, ids: list[int], role: int, label: int = IGNORED) -> None:
 
 def rows_of(tensors: dict[str, Tensor], **options: Any) -> list[Row]:
     """Expand every row of a case."""
+    views = len(tensors["pixel_values"]) // len(tensors["input_ids"]) if "pixel_values" in tensors else 1
     rows = []
     for index, ids in enumerate(tensors["input_ids"]):
         keep = tensors["attention_mask"][index].bool()
         labels = tensors["labels"][index][keep].tolist() if "labels" in tensors else None
-        rows.append(expand(ids[keep].tolist(), labels, **options))
+        rows.append(expand(ids[keep].tolist(), labels, views=views, **options))
     return rows
 
 
@@ -193,9 +205,10 @@ def batch(rows: list[Row], *, side: str = "right", labels: bool = False) -> dict
     return inputs
 
 
-def pixels_of(tensors: dict[str, Tensor]) -> Tensor:
-    """The views of the rows that show one; the reference gives a text-only row a black picture that it then ignores."""
-    return tensors["pixel_values"][tensors["modal"] == 2]
+def shown(tensors: dict[str, Tensor], name: str) -> Tensor:
+    """What a tensor `[views, ...]` holds for rows with a picture; the reference gives the others a black one."""
+    rows = tensors["modal"] == 2
+    return tensors[name][rows.repeat_interleave(len(tensors[name]) // len(rows))]
 
 
 def whole_inputs(name: str, **options: Any) -> tuple[dict[str, Tensor], list[Row], dict[str, Tensor]]:
@@ -204,7 +217,7 @@ def whole_inputs(name: str, **options: Any) -> tuple[dict[str, Tensor], list[Row
     rows = rows_of(tensors, **options)
     inputs = batch(rows, labels="labels" in tensors)
     if "pixel_values" in tensors:
-        inputs["pixel_values"] = pixels_of(tensors)
+        inputs["pixel_values"] = shown(tensors, "pixel_values")
     return tensors, rows, inputs
 
 

@@ -1,17 +1,41 @@
 """What the papers invent, written once more with loops: no batching, no masks, one token at a time.
 
-The tensors in `tests/data/expectations.safetensors` come from these functions, so that the modules are held to
-something they did not compute themselves. Weights go by the names of the model's parameters, without `model.` in front.
+The tensors in `tests/data/expectations.safetensors` and the pixels in `tests/data/views.npz` come from these functions,
+so that the modules are held to something they did not compute themselves. Weights go by the names of the model's
+parameters, without `model.` in front.
 """
 
 import math
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from saccade.roles import IMAGE
 
 Weights = dict[str, Tensor]
+
+
+def square(image: Image.Image, side: int, fit: str, resample: Image.Resampling) -> Image.Image:
+    """The whole picture, squashed, or on a gray square with one pixel more to the right or below where it is odd."""
+    if fit == "pad":
+        longest = max(image.size)
+        canvas = Image.new("RGB", (longest, longest), (127, 127, 127))
+        canvas.paste(image, ((longest - image.width) // 2, (longest - image.height) // 2))
+        image = canvas
+    return image.resize((side, side), resample)
+
+
+def thumbnail_and_tiles(
+    image: Image.Image, side: int, tiles_per_side: int, resample: Image.Resampling
+) -> list[Image.Image]:
+    """The squashed picture, then the padded one cut from left to right, row after row."""
+    large = square(image, side * tiles_per_side, "pad", resample)
+    shown = [square(image, side, "squash", resample)]
+    for top in range(0, large.height, side):
+        for left in range(0, large.width, side):
+            shown.append(large.crop((left, top, left + side, top + side)))
+    return shown
 
 
 def linear(weights: Weights, name: str, x: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
-"""A small model of odd sizes, and a batch for it in which every rule of the layout occurs."""
+"""A small model of odd sizes, a batch for it in which every rule of the layout occurs, and a picture."""
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from saccade.config import SaccadeConfig
@@ -14,6 +16,8 @@ SEED = 20251121
 VOCAB, IMAGE_ID, QUERY_ID, INIT_ID, PAD_ID = 300, 292, 290, 5, 0
 WINDOW, GRID, HEADS, LAYERS, NUM_QUERIES = 2, 8, 3, 2, 5
 TOKENS_PER_VIEW = (GRID // WINDOW) ** 2
+# Of the whole batch: two pictures of one view, and one of a thumbnail and four tiles.
+NUM_VIEWS, TILED = 7, 5
 
 
 def config(**query: Any) -> SaccadeConfig:
@@ -77,7 +81,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """A chat of two turns with a picture each, a row without a picture, and a row that shares a picture."""
+    """A chat of two turns with a picture each, a row without one, one that shares one, and one with one in tiles."""
     view = ([IMAGE_ID] * TOKENS_PER_VIEW, [IMAGE] * TOKENS_PER_VIEW)
 
     def text(*ids: int, turn: int | None = None) -> tuple[list[int], list[int]]:
@@ -90,9 +94,10 @@ def rows() -> list[Row]:
     chat = [text(1, 2), view, *first, text(3, 11, 12, 4), view, text(13, 14, 15, turn=1), query_set(1), text(3)]
     blind = [text(1, 2), text(16, 17, turn=0), query_set(0), text(3)]
     sharing = [text(1), view, text(18, 7, 19, 20, 21, 22, turn=0), query_set(0), text(3)]
+    tiled = [text(1), *[view] * TILED, text(23, 8, 24, turn=0), query_set(0), text(3)]
     return [
         Row([i for ids, _ in parts for i in ids], [r for _, roles in parts for r in roles], views)
-        for parts, views in ((chat, [0, 1]), (blind, []), (sharing, [1]))
+        for parts, views in ((chat, [0, 1]), (blind, []), (sharing, [1]), (tiled, [2, 3, 4, 5, 6]))
     ]
 
 
@@ -114,5 +119,12 @@ def batch(side: str = "left") -> dict[str, Tensor]:
             ("attention_mask", [1] * len(row.ids), 0),
         ):
             inputs[name].append([fill] * gap + values if side == "left" else values + [fill] * gap)
-        inputs["view_index"].append(row.views + [-1] * (2 - len(row.views)))
+        inputs["view_index"].append(row.views + [-1] * (TILED - len(row.views)))
     return {name: torch.tensor(values) for name, values in inputs.items()}
+
+
+def picture(width: int, height: int) -> Image.Image:
+    """A picture that is smooth in red and green, busy in blue, and nowhere symmetric."""
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([x * 255 // width, y * 255 // height, (x * 37 + y * 91 + x * y) % 256], axis=2)
+    return Image.fromarray(pixels.astype(np.uint8))

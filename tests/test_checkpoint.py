@@ -124,9 +124,10 @@ def full_size() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def test_the_preset_has_the_names_and_shapes_of_the_release() -> None:
+@pytest.mark.parametrize("preset", ["flashsloth", "flashsloth_hd"])
+def test_the_preset_has_the_names_and_shapes_of_the_release(preset: str) -> None:
     with torch.device("meta"):
-        model = SaccadeForConditionalGeneration(presets.flashsloth())
+        model = SaccadeForConditionalGeneration(presets.preset(preset))
     ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     expected = full_size()
     assert len(expected) == 905
@@ -136,10 +137,12 @@ def test_the_preset_has_the_names_and_shapes_of_the_release() -> None:
     assert {FLASHSLOTH.rename_to_ours(name) for name in ours} == ours.keys()  # applied twice, as once
 
 
-def test_the_released_settings_are_the_preset() -> None:
-    assert settings(FLASHSLOTH.to_config(RELEASED, full_size())) == settings(presets.flashsloth())
-    written = FLASHSLOTH.to_config_json(presets.flashsloth())
-    assert {name: RELEASED[name] for name in written} == written
+@pytest.mark.parametrize(("preset", "image_hd"), [("flashsloth", False), ("flashsloth_hd", True)])
+def test_the_released_settings_are_the_preset(preset: str, image_hd: bool) -> None:
+    released = {**RELEASED, "image_hd": image_hd}
+    assert settings(FLASHSLOTH.to_config(released, full_size())) == settings(presets.preset(preset))
+    written = FLASHSLOTH.to_config_json(presets.preset(preset))
+    assert {name: released[name] for name in written} == written
 
 
 def settings(config: SaccadeConfig) -> dict[str, Any]:
@@ -162,7 +165,7 @@ def test_a_layout_is_recognized_by_what_config_json_declares() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("image_hd", True),
+        ("image_hd", "twice"),
         ("image_aspect_ratio", "anyres"),
         ("mm_projector_type", "linear"),
         ("mm_vision_select_feature", "cls_patch"),
@@ -175,8 +178,20 @@ def test_settings_that_are_not_supported_are_refused(field: str, value: Any) -> 
         FLASHSLOTH.to_config({**RELEASED, field: value}, full_size())
 
 
-def test_the_picture_may_be_padded() -> None:
-    assert FLASHSLOTH.to_config({**RELEASED, "image_aspect_ratio": "pad"}, full_size()).image.fit == "pad"
+def test_the_picture_may_be_padded_but_not_in_tiles() -> None:
+    padded = {**RELEASED, "image_aspect_ratio": "pad"}
+    config = FLASHSLOTH.to_config(padded, full_size())
+    assert (config.image.layout, config.image.fit) == ("single", "pad")
+    assert FLASHSLOTH.to_config_json(config)["image_aspect_ratio"] == "pad"
+    with pytest.raises(CheckpointError, match="image_hd True with image_aspect_ratio 'pad'"):
+        FLASHSLOTH.to_config({**padded, "image_hd": True}, full_size())
+
+
+def test_other_tiles_than_the_release_has_are_not_written() -> None:
+    config = presets.flashsloth_hd()
+    config.image = config.image.model_copy(update={"tiles_per_side": 3})
+    with pytest.raises(CheckpointError, match="'tiles_per_side': 3"):
+        FLASHSLOTH.to_config_json(config)
 
 
 def base_tokenizer(size: int = small.QUERY_ID) -> PreTrainedTokenizerFast:
@@ -223,7 +238,7 @@ def spoiled(released: Path, tmp_path: Path) -> Path:
 
 
 def logits(model: SaccadeForConditionalGeneration) -> Tensor:
-    views = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    views = torch.randn(small.NUM_VIEWS, 3, 24, 24, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return model(**small.batch(), pixel_values=views).logits
 
@@ -276,6 +291,19 @@ def test_conversions_are_idempotent_and_round_trips_are_exact(released: Path, tm
     assert settings(open_checkpoint(back, **SMALL)[0].config) == settings(opened.config) == settings(small.config())
     assert processor.tokenizer.convert_tokens_to_ids("<image>") == small.IMAGE_ID
     assert opened.generation_config.eos_token_id == 291
+
+
+def test_a_model_that_sees_tiles_makes_the_round_trip(spoiled: Path, tmp_path: Path) -> None:
+    theirs = {**json.loads((spoiled / CONFIG).read_text()), "image_hd": True}
+    (spoiled / CONFIG).write_text(json.dumps(theirs))
+    native = convert(spoiled, tmp_path / "native", **SMALL)
+    model, processor = open_checkpoint(native)
+    assert model.config.image.model_dump() == {**small.config().image.model_dump(), **presets.FLASHSLOTH_TILES}
+    assert processor.image_processor.num_image_tokens(30, 20) == small.TILED * small.TOKENS_PER_VIEW
+    back = convert(native, tmp_path / "back", to="released", **SMALL)
+    written = json.loads((back / CONFIG).read_text())
+    assert {name: theirs[name] for name in written} == written
+    assert equal(load_file(back / WEIGHTS), load_file(spoiled / WEIGHTS))
 
 
 def folder_bytes(folder: Path) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,8 @@ from helpers_vlm import tiny_vlm
 from saccade.data import scenes
 from saccade.errors import DataError
 from saccade.evaluate import evaluate_world, items, predict
-from saccade.evaluate.world import is_right
+from saccade.evaluate.world import Setting, is_right
+from saccade.vlm import Conversation
 
 LIMIT = 60
 
@@ -42,11 +44,10 @@ class Oracle:
             encoded.append(image)
         return encoded
 
-    def ask_batch(self, requests: list[Any], max_new_tokens: int) -> list[Any]:
-        self.batches.append(len(requests))
-        return [
-            SimpleNamespace(text=f" {self.known.get((image.pixels, text), '2').upper()}.") for image, text in requests
-        ]
+    def answer(self, talks: Sequence[Conversation], sampling: Any) -> list[Any]:
+        self.batches.append(len(talks))
+        asked = [(talk.images[-1].pixels, talk.messages[-1]["content"][-1]["text"]) for talk in talks]
+        return [SimpleNamespace(text=f" {self.known.get(key, '2').upper()}.") for key in asked]
 
 
 def evaluate(oracle: Any, **options: Any) -> dict[str, Any]:
@@ -154,3 +155,27 @@ def test_a_real_model_can_be_evaluated() -> None:
     report = evaluate_world(tiny_vlm(), ("digits",), limit=4, batch_size=3)
     assert report.to_dict()["families"]["digits"]["n"] == 4
     assert len({outcome.said for outcome in report.outcomes}) > 1
+
+
+@pytest.mark.parametrize(("setting", "pictures", "turns"), [("alone", 1, 1), ("after", 2, 3), ("beside", 2, 1)])
+def test_settings_show_the_picture_alone_after_another_and_beside_it(
+    setting: Setting, pictures: int, turns: int
+) -> None:
+    asked = items("objects", "test", 6)
+    oracle = Oracle(("objects",), limit=6)
+    talks: list[Conversation] = []
+    oracle.answer = lambda batch, sampling: talks.extend(batch) or [SimpleNamespace(text="")] * len(batch)  # type: ignore[method-assign]
+    predict(oracle, asked, setting=setting)  # type: ignore[arg-type]
+    assert len(talks) == 6
+    for item, talk in zip(asked, talks, strict=True):
+        assert len(talk.images) == pictures
+        assert len(talk.messages) == turns
+        own = scenes.render("objects", "test", item.scene).image.tobytes()
+        text = talk.messages[-1]["content"][-1]["text"]
+        if setting == "beside":
+            place = 0 if "In the first picture: " in text else 1
+            assert item.question.text.lower() in text.lower()
+        else:
+            place = -1
+            assert item.question.text == text
+        assert talk.images[place].pixels == own  # type: ignore[union-attr]

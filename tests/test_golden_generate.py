@@ -12,6 +12,7 @@ pytestmark = pytest.mark.golden
 
 ALONE: list[tuple[str, dict[str, Any]]] = [
     ("single_image", {}),
+    ("hd_five_tiles", {}),
     ("infer_multiturn_history", {"history": "first"}),
     ("text_only", {"bare_query": True}),
 ]

@@ -14,10 +14,11 @@ from saccade.model.query import QueryContext, build_context
 
 pytestmark = pytest.mark.golden
 
-PICTURES = ["single_image", "batch_padded", "train_multiturn", "train_mixed_batch"]
+PICTURES = ["single_image", "batch_padded", "hd_five_tiles", "train_multiturn", "train_mixed_batch"]
 QUERIES = [
     ("single_image", "own"),
     ("batch_padded", "own"),
+    ("hd_five_tiles", "own"),
     ("train_multiturn", "own"),
     ("train_mixed_batch", "own"),
     ("infer_multiturn_history", "first"),
@@ -56,8 +57,7 @@ def test_visual_and_query_tokens_are_spliced_in(name: str) -> None:
     tensors, _, inputs = golden.whole_inputs(name)
     del inputs["pixel_values"]
     inputs.pop("labels", None)
-    features = tensors["vision_features"][tensors["modal"] == 2]
-    given = decoder_inputs(image_features=features, **inputs)
+    given = decoder_inputs(image_features=golden.shown(tensors, "vision_features"), **inputs)
     real = inputs["attention_mask"].bool()
     close(given[real], tensors["inputs_embeds"][real], STAGE)
 
@@ -117,7 +117,7 @@ def embq(tensors: dict[str, Tensor], rows: list[golden.Row]) -> tuple[Tensor, Re
     inputs = golden.batch(rows)
     module, recorder = golden.model().model.embedded_query, Recorder()
     roles, image_mask = inputs["mm_token_type_ids"], inputs["input_ids"] == golden.IMAGE_ID
-    patches = tensors["embq_image_features"][tensors["modal"] == 2]
+    patches = golden.shown(tensors, "embq_image_features")
     index = view_index_of(image_mask, golden.TOKENS_PER_VIEW, len(patches))
     context = build_context(roles, query_positions_of(roles), image_mask, patches, index, golden.TOKENS_PER_VIEW)
     layer = module.layers[0]

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.golden
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("single_image", {}),
     ("batch_padded", {}),
+    ("hd_five_tiles", {}),
     ("train_multiturn", {}),
     ("train_mixed_batch", {}),
     ("infer_multiturn_history", {"history": "first"}),
@@ -138,7 +139,7 @@ def test_many_rows_do_not_change_what_is_read() -> None:
 @pytest.mark.parametrize("side", ["left", "right"])
 @torch.no_grad()
 def test_rows_in_a_batch_are_rows_alone(side: str) -> None:
-    """Rows of different length, one of them with two pictures, one with none: each gets what it gets alone."""
+    """Rows of different length, with two pictures, with none, with five views: each gets what it gets alone."""
     rows, pixels = mixed_rows()
     inputs = golden.batch(rows, side=side)
     positions = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
@@ -150,7 +151,7 @@ def test_rows_in_a_batch_are_rows_alone(side: str) -> None:
 
 def mixed_rows() -> tuple[list[golden.Row], list[Tensor]]:
     """Return rows of several kinds and the views of each."""
-    padded, mixed = golden.case("batch_padded"), golden.case("train_mixed_batch")
+    padded, mixed, tiled = (golden.case(name) for name in ("batch_padded", "train_mixed_batch", "hd_five_tiles"))
     short, long = golden.rows_of(padded)
     with_picture, without = golden.rows_of(mixed)
     two = golden.rows_of(golden.case("single_image"))[0]
@@ -160,4 +161,5 @@ def mixed_rows() -> tuple[list[golden.Row], list[Tensor]]:
     two.roles[at:at] = two.roles[at : at + count]
     views = padded["pixel_values"]
     nothing = views[:0]
-    return [short, two, without, long, with_picture], [views[:1], views, nothing, views[1:], mixed["pixel_values"][:1]]
+    rows = [short, two, without, long, *golden.rows_of(tiled), with_picture]
+    return rows, [views[:1], views, nothing, views[1:], tiled["pixel_values"], mixed["pixel_values"][:1]]

@@ -12,20 +12,22 @@ from PIL import Image, features
 from safetensors.numpy import load_file
 
 from conftest import GOLDEN
+from saccade import presets
 from saccade.config import ImageConfig
 from saccade.errors import ImageError
-from saccade.image import normalize, num_image_tokens, num_views, open_image, to_views, views
+from saccade.image import View, normalize, num_image_tokens, num_views, open_image, to_views, views
+from small import picture
 
 MANY = 10**6
 FLASHSLOTH = GOLDEN / "flashsloth"
 AVIF = pytest.param("AVIF", marks=pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF"))
 STORED = Path(__file__).parent / "data" / "views.npz"
+TILES: dict[str, Any] = {"layout": "tiles", "fit": "pad", "tiles_per_side": 3}
 
 
 def ramp(width: int, height: int) -> NDArray[np.uint8]:
-    """A picture of numbers: smooth in red and green, busy in blue, nowhere symmetric. `[height, width, 3]`."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([x * 255 // width, y * 255 // height, (x * 37 + y * 91 + x * y) % 256], axis=2).astype(np.uint8)
+    """The small picture as numbers, `[height, width, 3]`."""
+    return np.asarray(picture(width, height))
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -52,10 +54,26 @@ class TestGeometry:
     def test_the_whole_picture(self) -> None:
         assert [view.box for view in views(9, 4, ImageConfig(side=7))] == [(0, 0, 9, 4)]
 
-    def test_counts(self) -> None:
-        config = ImageConfig(side=7)
-        assert num_views(900, 4, config) == 1
-        assert num_image_tokens(900, 4, config, tokens_per_view=16) == 16
+    @pytest.mark.parametrize(("width", "height", "square"), [(5, 2, (0, -1, 5, 4)), (2, 5, (-1, 0, 4, 5))])
+    def test_a_thumbnail_and_tiles(self, width: int, height: int, square: tuple[int, int, int, int]) -> None:
+        thumbnail, *tiles = views(width, height, ImageConfig(side=7, **TILES))
+        assert thumbnail == View((0, 0, width, height), (7, 7), (0, 0, 7, 7))
+        assert {(tile.region, tile.size) for tile in tiles} == {(square, (21, 21))}
+        assert [tile.crop for tile in tiles] == [
+            (0, 0, 7, 7), (7, 0, 14, 7), (14, 0, 21, 7),
+            (0, 7, 7, 14), (7, 7, 14, 14), (14, 7, 21, 14),
+            (0, 14, 7, 21), (7, 14, 14, 21), (14, 14, 21, 21),
+        ]  # fmt: skip
+
+    def test_what_a_tile_shows_may_end_between_pixels(self) -> None:
+        boxes = [view.box for view in views(5, 2, ImageConfig(side=7, **(TILES | {"tiles_per_side": 2})))]
+        assert boxes == [(0, 0, 5, 2), (0, -1, 2.5, 1.5), (2.5, -1, 5, 1.5), (0, 1.5, 2.5, 4), (2.5, 1.5, 5, 4)]
+
+    @pytest.mark.parametrize(("config", "count"), [({}, 1), (TILES, 10)], ids=["single", "tiles"])
+    def test_counts(self, config: dict[str, Any], count: int) -> None:
+        for size in ((900, 4), (3, 700), (1, 1)):
+            assert num_views(*size, ImageConfig(side=7, **config)) == count
+            assert num_image_tokens(*size, ImageConfig(side=7, **config), tokens_per_view=16) == 16 * count
 
     @pytest.mark.parametrize("size", [(0, 4), (4, 0), (-1, 4)])
     def test_nothing_to_show(self, size: tuple[int, int]) -> None:
@@ -199,6 +217,20 @@ class TestViews:
         stored = np.load(STORED)[f"{fit}_{resample}"]
         assert np.array_equal(to_views(Image.fromarray(ramp(23, 14)), config), stored)
 
+    @pytest.mark.parametrize(("shape", "size"), [("landscape", (23, 14)), ("portrait", (14, 23))])
+    def test_stored_tiles(self, shape: str, size: tuple[int, int]) -> None:
+        stored = np.load(STORED)[f"tiles_{shape}"]
+        assert np.array_equal(to_views(picture(*size), ImageConfig(side=9, **TILES)), stored)
+
+    @pytest.mark.parametrize("thumbnail_fit", ["squash", "pad"])
+    @pytest.mark.parametrize("fit", ["squash", "pad"])
+    def test_tiles_joined_are_the_picture_at_a_larger_side(self, fit: str, thumbnail_fit: str) -> None:
+        image, config = picture(23, 14), {**TILES, "fit": fit, "thumbnail_fit": thumbnail_fit}
+        thumbnail, *tiles = to_views(image, ImageConfig(side=9, **config))
+        rows = [np.concatenate(tiles[start : start + 3], axis=2) for start in (0, 3, 6)]
+        assert np.array_equal(thumbnail, to_views(image, ImageConfig(side=9, fit=thumbnail_fit))[0])
+        assert np.array_equal(np.concatenate(rows, axis=1), to_views(image, ImageConfig(side=27, fit=fit))[0])
+
     def test_the_margin_is_gray(self) -> None:
         config = ImageConfig(side=8, fit="pad", pad_value=77)
         view = to_views(Image.new("RGB", (8, 3), "white"), config)[0]
@@ -236,6 +268,10 @@ class TestNormalized:
             normalize(pixels, ImageConfig(side=2))
 
 
+# Which of the six pictures that the reference stored a preset makes.
+OF_PRESET = {"flashsloth": slice(0, 1), "flashsloth_hd": slice(1, 6)}
+
+
 @pytest.mark.golden
 class TestReference:
     """Pixels of the reference's own preprocessing, equal to the last bit."""
@@ -254,15 +290,26 @@ class TestReference:
         expected = load_file(FLASHSLOTH / "cases" / "preprocess_84.safetensors")["portrait.pad"]
         assert np.array_equal(self.pixels("portrait", side=84, fit="pad")[0], expected)
 
-    @pytest.mark.parametrize("name", ["landscape", "portrait"])
-    def test_at_full_size(self, name: str) -> None:
-        expected = load_file(FLASHSLOTH / "cases" / "preprocess_384.safetensors")
-        pixels = self.pixels(name, side=384)[0]
-        assert np.array_equal(pixels[:, 100:104], expected[f"{name}.rows"][0])
-        assert np.allclose(pixels.mean((1, 2)), expected[f"{name}.mean"][0], atol=1e-6)
-        assert np.allclose(pixels.std((1, 2)), expected[f"{name}.std"][0], atol=1e-5)
+    def test_tiles(self) -> None:
+        expected = load_file(FLASHSLOTH / "cases" / "hd_five_tiles.safetensors")["pixel_values"]
+        assert np.array_equal(self.pixels("landscape", side=84, **presets.FLASHSLOTH_TILES), expected[0])
+        stored = load_file(FLASHSLOTH / "cases" / "preprocess_84.safetensors")["portrait.hd_uint8"]
+        image, config = Image.open(FLASHSLOTH / "images" / "portrait.png"), presets.FLASHSLOTH_TILES
+        assert np.array_equal(to_views(image, ImageConfig(side=84, **config)), stored)
 
-    def test_uint8_at_full_size(self) -> None:
-        expected = np.asarray(Image.open(FLASHSLOTH / "images" / "landscape_expected_384.png"))[:384]
+    @pytest.mark.parametrize("preset", ["flashsloth", "flashsloth_hd"])
+    @pytest.mark.parametrize("name", ["landscape", "portrait"])
+    def test_at_full_size(self, name: str, preset: str) -> None:
+        expected = load_file(FLASHSLOTH / "cases" / "preprocess_384.safetensors")
+        image = presets.preset(preset).image
+        pixels, stored = self.pixels(name, **image.model_dump()), OF_PRESET[preset]
+        assert np.array_equal(pixels[:, :, 100:104], expected[f"{name}.rows"][stored])
+        assert np.allclose(pixels.mean((2, 3)), expected[f"{name}.mean"][stored], atol=1e-6)
+        assert np.allclose(pixels.std((2, 3)), expected[f"{name}.std"][stored], atol=1e-5)
+
+    @pytest.mark.parametrize("preset", ["flashsloth", "flashsloth_hd"])
+    def test_uint8_at_full_size(self, preset: str) -> None:
+        column = np.asarray(Image.open(FLASHSLOTH / "images" / "landscape_expected_384.png"))
+        expected = column.reshape(6, 384, 384, 3).transpose(0, 3, 1, 2)[OF_PRESET[preset]]
         image = open_image(FLASHSLOTH / "images" / "landscape.png", MANY)
-        assert np.array_equal(to_views(image, ImageConfig(side=384))[0], expected.transpose(2, 0, 1))
+        assert np.array_equal(to_views(image, presets.preset(preset).image), expected)

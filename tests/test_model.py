@@ -14,11 +14,13 @@ from saccade.errors import ConfigError, PlaceholderMismatchError, PromptError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.model.layout import query_positions_of, view_index_of
 from saccade.roles import IMAGE, TEXT, instruction_role, query_role
+from saccade.train.stages import Group
+from saccade.train.trainer import assign_groups
 
 NEW = 6
 COMMON = {
     "vocab_size": small.VOCAB, "hidden_size": 20, "intermediate_size": 22, "num_hidden_layers": 3,
-    "num_attention_heads": 2, "max_position_embeddings": 128, "eos_token_id": None, "pad_token_id": 0,
+    "num_attention_heads": 2, "max_position_embeddings": 256, "eos_token_id": None, "pad_token_id": 0,
 }  # fmt: skip
 DECODERS = {
     "phi": PhiConfig(
@@ -88,14 +90,17 @@ def generate(model, inputs, **options) -> torch.Tensor:
 
 
 ROWS = [chat(3), chat(7, turns=2), TEXT_ONLY, chat(4, views=2)]
+IN_TILES = [chat(3, views=5), TEXT_ONLY, chat(7, turns=2, views=10)]
+several_views = pytest.mark.parametrize("rows", [ROWS, IN_TILES], ids=["single", "tiles"])
 
 
+@several_views
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_batched_equals_single(decoder):
+def test_batched_equals_single(decoder, rows):
     model = build(decoder)
-    together = batch(ROWS)
+    together = batch(rows)
     answers, at = generate(model, together), 0
-    for row, prompt in enumerate(ROWS):
+    for row, prompt in enumerate(rows):
         alone = batch([prompt])
         views = alone.pop("pixel_values").shape[0] if "pixel_values" in alone else 0
         if views:
@@ -104,9 +109,10 @@ def test_batched_equals_single(decoder):
         assert generate(model, alone)[0].tolist() == answers[row].tolist()
 
 
+@several_views
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_cached_equals_uncached_and_static(decoder):
-    model, inputs = build(decoder), batch(ROWS)
+def test_cached_equals_uncached_and_static(decoder, rows):
+    model, inputs = build(decoder), batch(rows)
     cached = generate(model, inputs)
     assert torch.equal(cached, generate(model, inputs, use_cache=False))
     assert torch.equal(cached, generate(model, inputs, cache_implementation="static"))
@@ -145,10 +151,14 @@ def test_compiled_without_placements_is_refused_not_blind(monkeypatch):
         build()(**batch([chat(3)]))
 
 
-def test_a_preset_changed_into_nonsense_is_refused_when_built():
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [("compressor", {"window": 4}, "does not divide the grid"), ("image", {"layout": "tiles"}, "cuts nothing")],
+)
+def test_a_preset_changed_into_nonsense_is_refused_when_built(part, change, message):
     config = presets.nano()
-    config.compressor = config.compressor.model_copy(update={"window": 4})
-    with pytest.raises(ConfigError, match="does not divide the grid"):
+    setattr(config, part, getattr(config, part).model_copy(update=change))
+    with pytest.raises(ConfigError, match=message):
         SaccadeForConditionalGeneration(config)
 
 
@@ -177,20 +187,31 @@ def gradients(model, inputs) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointed_gradients_equal_plain(reentrant):
+def test_checkpointed_gradients_equal_plain():
     model, inputs = build(), batch([chat(3), chat(5, turns=2)])
     model.train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     plain = gradients(model, inputs)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     checkpointed = gradients(model, inputs)
     assert plain.keys() == checkpointed.keys()
     assert any("embedded_query.image_down" in name for name in plain)
     for name, gradient in plain.items():
         torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_stage_that_names_the_tower_trains_it_through_every_view():
+    """The tower of a reference runs without gradients, even in the recipe that unfreezes it."""
+    model, inputs = build(), batch([chat(3, views=5)])
+    assign_groups(model, (Group(pattern="vision_tower", lr=1e-4),))
+    inputs["pixel_values"].requires_grad_()
+    found = gradients(model, inputs)
+    assert found.keys() == {name for name, _ in model.named_parameters() if "vision_tower" in name}
+    # A key's bias shifts all scores of a query alike, so its gradient is zero up to rounding.
+    assert all(gradient.abs().sum() > 0 for name, gradient in found.items() if not name.endswith("k_proj.bias"))
+    assert bool((inputs["pixel_values"].grad.abs().sum((1, 2, 3)) > 0).all())
 
 
 def test_a_copy_uses_its_own_query_module():
@@ -329,6 +350,9 @@ def test_bad_input_is_one_typed_error(change, error, message):
     ("fields", "message"),
     [
         ({"image": {"side": 25}}, "image.side"),
+        ({"image": {"side": 24, "tiles_per_side": 2}}, "^image is not valid: image.layout 'single' has neither"),
+        ({"image": {"side": 24, "thumbnail_fit": "pad"}}, "thumbnail_fit 'pad'"),
+        ({"image": {"side": 24, "layout": "tiles"}}, "image.layout 'tiles' .* cuts nothing"),
         ({"compressor": {"kind": "sap", "window": 3}}, "does not divide the grid"),
         ({"compressor": {"kind": "magic"}}, "compressor is not valid"),
         ({"vision": {"layer": -9}}, "vision.layer"),

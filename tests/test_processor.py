@@ -23,6 +23,7 @@ from saccade.prompt.encode import IGNORE
 from tokenizers_for_tests import CHAT_MARKUP, PLAIN_TEXT, SPECIALS, TEMPLATES, UNUSUAL, WITHOUT_QUERIES, tokenizer
 
 SIDE, TOKENS = 10, 6
+TILES: dict[str, Any] = {"layout": "tiles", "fit": "pad", "tiles_per_side": 2}
 MAX_PIXELS = 10_000
 
 EXACT_MASKS = pytest.mark.skipif(
@@ -54,11 +55,11 @@ def escaped(text: str) -> str:
     return text
 
 
-def native(messages: list[dict[str, Any]], prompt: PromptConfig, *, generate: bool) -> Encoded:
+def native(messages: list[dict[str, Any]], prompt: PromptConfig, *, generate: bool, views: int = 1) -> Encoded:
     """Encode without transformers, with the text as the Jinja template escapes it."""
     turns = [Turn(turn.role, escaped(turn.text), turn.images) for turn in parse_messages(messages)]
     pictures = sum(turn.images for turn in turns)
-    return encode(render_chat(turns, prompt, generate=generate), tokenizer(), [TOKENS] * pictures)
+    return encode(render_chat(turns, prompt, generate=generate), tokenizer(), [views * TOKENS] * pictures)
 
 
 def random_messages(rng: random.Random) -> list[dict[str, Any]]:
@@ -115,9 +116,10 @@ def test_the_generation_block_is_what_is_trained(pictures: int) -> None:
     assert [bool(mask) for mask in out["assistant_masks"][0]] == [label != IGNORE for label in expected.labels]
 
 
+@pytest.mark.parametrize(("fields", "count"), [({}, 1), (TILES, 5)], ids=["single", "tiles"])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_padded_batch_is_the_collated_batch(side: str) -> None:
-    ours, pictures = processor(), [photo(0), photo(1), photo(2)]
+def test_a_padded_batch_is_the_collated_batch(side: str, fields: dict[str, Any], count: int) -> None:
+    ours, pictures = processor(**fields), [photo(0), photo(1), photo(2)]
 
     def content(text: str, *images: Image.Image) -> list[dict[str, Any]]:
         return [*({"type": "image", "image": image} for image in images), {"type": "text", "text": text}]
@@ -135,10 +137,10 @@ def test_a_padded_batch_is_the_collated_batch(side: str) -> None:
         return_tensors="pt",
         processor_kwargs={"padding": True, "padding_side": side},
     )
-    image = ImageConfig(side=SIDE)
+    image = ImageConfig(side=SIDE, **fields)
     views = [to_views(open_image(p, MAX_PIXELS), image) for p in pictures]
     samples = [
-        Sample(native(conversation, PLAIN_TEXT, generate=True), own)
+        Sample(native(conversation, PLAIN_TEXT, generate=True, views=count), own)
         for conversation, own in zip(conversations, (views[0], None, np.concatenate([views[1], views[2]])), strict=True)
     ]
     expected = collate(
@@ -188,12 +190,13 @@ def test_the_template_refuses_what_parsing_refuses(messages: list[dict[str, Any]
 
 
 class TestCounts:
-    def test_known_before_the_pixels(self) -> None:
-        ours = processor()
+    @pytest.mark.parametrize(("fields", "views"), [({}, 1), (TILES, 5)], ids=["single", "tiles"])
+    def test_known_before_the_pixels(self, fields: dict[str, Any], views: int) -> None:
+        ours = processor(**fields)
         counts = ours._get_num_multimodal_tokens(image_sizes=[(13, 21), (400, 3)])
-        assert counts.num_image_tokens == [TOKENS, TOKENS]
-        assert counts.num_image_patches == [1, 1]
-        assert ours.image_processor.num_image_tokens(21, 13) == TOKENS
+        assert counts.num_image_tokens == [views * TOKENS] * 2
+        assert counts.num_image_patches == [views] * 2
+        assert ours.image_processor.num_image_tokens(21, 13) == views * TOKENS
         assert "num_image_tokens" not in ours._get_num_multimodal_tokens()
 
     @pytest.mark.parametrize("count", [0, 2])
@@ -242,7 +245,7 @@ class TestPictures:
         with pytest.raises(ImageError, match=complaint):
             processor().image_processor(source)
 
-    @pytest.mark.parametrize("field", [{"fit": "crop"}, {"std": (1.0,)}, {"side": 0}])
+    @pytest.mark.parametrize("field", [{"fit": "crop"}, {"std": (1.0,)}, {"side": 0}, {"layout": "tiles"}])
     def test_settings_are_checked(self, field: dict[str, Any]) -> None:
         with pytest.raises(ConfigError, match="image processor is not valid"):
             SaccadeImageProcessor(**({"side": SIDE, "tokens_per_view": TOKENS} | field))
@@ -251,7 +254,7 @@ class TestPictures:
 class TestSaved:
     @pytest.mark.parametrize("prompt", [UNUSUAL, WITHOUT_QUERIES, CHAT_MARKUP], ids=["unusual", "none", "markup"])
     def test_the_processor_comes_back(self, prompt: PromptConfig, tmp_path: Path) -> None:
-        ours = processor(prompt, fit="pad", pad_value=3, mean=(0.1, 0.2, 0.3))
+        ours = processor(prompt, **TILES, thumbnail_fit="pad", pad_value=3, mean=(0.1, 0.2, 0.3))
         ours.save_pretrained(tmp_path)
         loaded = SaccadeProcessor.from_pretrained(tmp_path)
         assert loaded.prompt == prompt

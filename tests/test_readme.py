@@ -56,8 +56,9 @@ def commands(script: str) -> list[list[str]]:
 
 
 def lay_out_pictures(text: str, folder: Path) -> None:
-    """Put the bundled picture wherever the block names one, re-encoded as the name's suffix says."""
-    for name in re.findall(r"(?<![\w/.:-])[\w][\w/-]*\.(?:png|jpe?g)\b", text):
+    """Put the bundled picture wherever the block names one, re-encoded as the name's suffix says; one into a folder."""
+    names = re.findall(r"(?<![\w/.:-])[\w][\w/-]*\.(?:png|jpe?g)\b", text)
+    for name in names + [f"{folder}one.jpg" for folder in re.findall(r"(?<=\s)[a-z]+/(?=\s)", text)]:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(PICTURE) as picture:

@@ -10,6 +10,7 @@ from PIL import Image
 from saccade.data.scenes import (
     CHARACTERS,
     COLORS,
+    DIGITS,
     FAMILIES,
     SHAPES,
     SPLITS,
@@ -25,6 +26,7 @@ from saccade.data.scenes.glyphs import ROWS, draw_font, draw_handwritten
 from saccade.errors import DataError
 
 STORED = Path(__file__).parent / "data"
+SHORT_SIDE = {"text": (190, 200)}
 
 
 def assert_same(one: Scene, other: Scene) -> None:
@@ -67,9 +69,10 @@ def test_wrong_arguments_are_named(arguments: tuple[str, str, int]) -> None:
 def test_sizes_and_aspects_vary_within_bounds(scenes: list[Scene]) -> None:
     sizes = np.array([scene.image.shape[:2] for scene in scenes])
     aspect = sizes[:, 1] / sizes[:, 0]
-    assert sizes.min() >= 72
-    assert sizes.min(axis=1).max() <= 160
-    assert len(np.unique(sizes.min(axis=1))) > 40
+    least, most = SHORT_SIDE.get(scenes[0].family, (72, 160))
+    assert sizes.min() >= least
+    assert sizes.min(axis=1).max() <= most
+    assert len(np.unique(sizes.min(axis=1))) > 0.45 * (most - least)
     assert aspect.max() <= 1.62
     assert aspect.max() > 1.5
     assert aspect.min() >= 1 / 1.62
@@ -79,12 +82,14 @@ def test_sizes_and_aspects_vary_within_bounds(scenes: list[Scene]) -> None:
 def test_instance_map_agrees_with_boxes(scenes: list[Scene]) -> None:
     for scene in scenes:
         assert scene.instance_map.shape == scene.image.shape[:2]
-        for number, item in enumerate(scene.objects, start=1):
+        things = scene.objects + scene.marks
+        assert scene.instance_map.max() <= len(things)
+        for number, item in enumerate(things, start=1):
             rows, columns = np.nonzero(scene.instance_map == number)
             left, top, right, bottom = item.box
             # The ink of a bent or heavy stroke may pass its box a little.
-            slack = 1.0 if item.shape else 2.0 + 0.08 * (bottom - top)
-            assert len(rows) > 20, (scene.family, scene.index, number)
+            slack = 2.0 + 0.08 * (bottom - top) if item.character else 1.0
+            assert len(rows) > 0.05 * (right - left) * (bottom - top), (scene.family, scene.index, number)
             assert columns.min() >= left - slack
             assert columns.max() + 1 <= right + slack
             assert rows.min() >= top - slack
@@ -118,15 +123,23 @@ def test_digits_stand_from_left_to_right_without_touching() -> None:
 
 
 def test_colors_are_painted_as_named(scenes: list[Scene]) -> None:
-    """The typical pixel of an object lies nearer to some shade of its own color than to one of any other."""
+    """The typical pixel of an object lies nearer to some shade of its own color than to one of any other.
+
+    Of a very small shape it may lie on the edge.
+    """
     dice = dice_for("palette", "train", 0)
     shades = {color: [shade(dice, color, "train") for _ in range(100)] for color in COLORS}
+    wrong, seen = [], 0
     for scene in scenes:
         for number, item in enumerate(scene.objects, start=1):
+            if item.character:
+                continue
             pixel = tuple(np.median(scene.image[scene.instance_map == number], axis=0))
             nearest = min(COLORS, key=lambda color: min(distance(pixel, known) for known in shades[color]))
-            if item.shape:
-                assert nearest == item.color, (scene.index, number)
+            seen += 1
+            if nearest != item.color:
+                wrong.append((scene.index, number, item.color, nearest))
+    assert len(wrong) <= (0.02 * seen if scenes[0].family == "clutter" else 0), wrong
 
 
 def test_backgrounds_contrast() -> None:
@@ -154,9 +167,7 @@ def test_handwritten_rows_are_held_out() -> None:
     drawn = {}
     for split in ("train", "val", "test"):
         dice = dice_for("hands", split, 0)
-        drawn[split] = {
-            draw_handwritten(dice, digit, split).bitmap.tobytes() for digit in CHARACTERS for _ in range(40)
-        }
+        drawn[split] = {draw_handwritten(dice, digit, split).bitmap.tobytes() for digit in DIGITS for _ in range(40)}
     assert not drawn["train"] & drawn["test"]
     assert not drawn["train"] & drawn["val"]
     assert not drawn["val"] & drawn["test"]
@@ -187,8 +198,17 @@ def test_captions_name_every_object_with_the_number_first(scenes: list[Scene]) -
     for scene in scenes:
         assert scene.caption.startswith(f"{len(scene.objects)} ")
         assert scene.caption.endswith(".")
-        for item in scene.objects:
-            assert f"{item.color} {item.shape or item.character}" in scene.caption
+        named = [item for item in scene.objects if in_words(item) in scene.caption]
+        # Of many things a caption says that it names a part.
+        assert len(named) >= 4 if " among them " in scene.caption else len(named) == len(scene.objects)
+        assert (" among them " in scene.caption) == (scene.family == "clutter")
+
+
+def in_words(item: SceneObject) -> str:
+    """What a caption says of an object, but for its place."""
+    if item.kind in ("bar", "point"):
+        return f"{item.color} {item.content}"
+    return f"{item.color} {item.kind or item.shape or item.character}"
 
 
 def test_caption_places() -> None:
@@ -242,19 +262,37 @@ def test_patch_labels_of_rendered_scenes(scenes: list[Scene], grid: int) -> None
     for scene in scenes[:40]:
         labels = patch_labels(scene, grid)
         height, width = scene.image.shape[:2]
-        assert labels["center"].sum() <= len(scene.objects)
-        for item in scene.objects:
+        things = scene.objects + scene.marks
+        assert labels["center"].sum() <= len(things)
+        for item in things:
             x, y = item.center
             assert labels["center"][int(y / height * grid), int(x / width * grid)] == 1
         share, labelled = (scene.instance_map > 0).mean(), (labels["color"] > 0).mean()
         if grid == 27:
-            assert 0.8 * share <= labelled <= 2.2 * share
+            # The smaller the things, the more of the patches that show them do so in part.
+            assert 0.8 * share <= labelled <= (2.2 if scene.family in ("objects", "digits") else 3.5) * share
         rows, columns = np.nonzero(labels["color"])
         for row, column in zip(rows, columns, strict=True):
             middle = np.array([(column + 0.5) / grid, (row + 0.5) / grid])
             found = (middle + labels["offset"][row, column]) * (width, height)
-            owner = [item for item in scene.objects if np.allclose(item.center, found, atol=1e-3)]
-            assert [COLORS.index(item.color) + 1 for item in owner] == [labels["color"][row, column]]
+            owner = [item for item in things if np.allclose(item.center, found, atol=1e-3)]
+            # A letter may stand in the very middle of its sign.
+            assert 1 <= len(owner) <= (2 if scene.marks else 1)
+            assert labels["color"][row, column] in [COLORS.index(item.color) + 1 for item in owner]
+
+
+def test_marks_come_before_what_they_stand_on() -> None:
+    """A letter on a sign: the sign covers most of each of its patches, the letter an eighth of one."""
+    instances = np.ones((20, 40), dtype=np.int8)
+    instances[0:5, 0:2] = 2
+    sign = SceneObject(shape="", color="red", character="", box=(0.0, 0.0, 40.0, 20.0), kind="sign", content="I")
+    letter = SceneObject(shape="", color="white", character="I", box=(0.0, 0.0, 2.0, 5.0))
+    image = np.zeros((20, 40, 3), dtype=np.uint8)
+    labels = patch_labels(Scene("text", "train", 0, image, (sign,), "", (), instances, (letter,)), 4)
+    red, white = COLORS.index("red") + 1, COLORS.index("white") + 1
+    assert labels["color"].tolist() == [[white, red, red, red]] + [[red] * 4] * 3
+    assert labels["character"][0, 0] == CHARACTERS.index("I") + 1
+    assert labels["character"].astype(bool).sum() == 1
 
 
 @pytest.mark.parametrize("grid", [0, 21])

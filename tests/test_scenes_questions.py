@@ -1,111 +1,37 @@
 """The rendered world: every answer recomputed from the objects by other means, and the frozen tests."""
 
-import math
 import re
 from collections import Counter, defaultdict
 from functools import cache
 
 import pytest
 
-from saccade.data.scenes import COLORS, FAMILIES, SHAPES, Question, SceneObject, fingerprint, frozen_test
+from saccade.data.scenes import (
+    COLORS,
+    FAMILIES,
+    SHAPES,
+    WORLD_VERSION,
+    Question,
+    families,
+    fingerprint,
+    frozen_test,
+)
 from saccade.data.scenes.frozen import stored_fingerprints
-from saccade.data.scenes.scene import Sketch
+from saccade.data.scenes.text import WORDS
 from saccade.data.scenes.world import sketch as draw_sketch
 from saccade.errors import DataError
+from scene_answers import ANSWER, matching, words
 
 sketch = cache(draw_sketch)
 
-OBJECT = re.compile(rf"\bthe (?:({'|'.join(COLORS)}) )?({'|'.join(SHAPES)}|object)\b", re.IGNORECASE)
-INVERTED = ("On which side of", "From ")
-OBJECT_TYPES = {"color", "shape", "count", "existence", "nearest", "side"}
-DIGIT_TYPES = {"read", "place", "ink", "number", "printed"}
-
-
-def the(scene: Sketch, color: str, kind: str) -> SceneObject:
-    """The object a description names, which must be one and only one."""
-    found = matching(scene, color, kind)
-    assert len(found) == 1, (color, kind, scene.objects)
-    return found[0]
-
-
-def matching(scene: Sketch, color: str, kind: str) -> list[SceneObject]:
-    return [
-        item
-        for item in scene.objects
-        if (not color or item.color == color) and (kind in ("", "object") or item.shape == kind)
-    ]
-
-
-def words(text: str) -> tuple[str, str]:
-    """The color and the shape a question names, "" for what it leaves open."""
-    color = re.findall(rf"\b({'|'.join(COLORS)})\b", text)
-    shape = re.findall(rf"\b({'|'.join(SHAPES)})(?:e?s)?\b", text)
-    assert len(color) <= 1
-    assert len(shape) <= 1
-    return "".join(color), "".join(shape)
-
-
-def nearest_answer(scene: Sketch, question: Question) -> str:
-    anchor = the(scene, *OBJECT.findall(question.text)[-1])
-    x, y = anchor.center
-    nearest = set()
-    for stretch in (1.0, scene.width / scene.height):
-        away = sorted(
-            (math.hypot(item.center[0] - x, (item.center[1] - y) * stretch), item.color, item.shape)
-            for item in scene.objects
-            if item is not anchor
-        )
-        assert away[1][0] >= 1.4 * away[0][0] * (1 - 1e-9)
-        nearest.add(away[0][1:])
-    color, shape = nearest.pop()
-    assert not nearest
-    return color if question.form == "nearest.color" else shape
-
-
-def side_answer(scene: Sketch, question: Question) -> str:
-    named = [the(scene, *found) for found in OBJECT.findall(question.text)]
-    one, other = reversed(named) if question.text.startswith(INVERTED) else named
-    across = (one.center[0] - other.center[0]) / scene.width
-    down = (one.center[1] - other.center[1]) / scene.height
-    if question.form == "side.horizontal":
-        assert abs(across) >= 0.18
-        return "left" if across < 0 else "right"
-    assert abs(down) >= 0.18
-    return "above" if down < 0 else "below"
-
-
-def object_answer(scene: Sketch, question: Question) -> str:
-    if question.type == "nearest":
-        return nearest_answer(scene, question)
-    if question.type == "side":
-        return side_answer(scene, question)
-    color, shape = words(question.text)
-    if question.type == "color":
-        return the(scene, "", shape).color
-    if question.type == "shape":
-        return the(scene, color, "").shape
-    found = matching(scene, color, shape)
-    return str(len(found)) if question.type == "count" else ("yes" if found else "no")
-
-
-def digit_answer(scene: Sketch, question: Question) -> str:
-    ordered = sorted(scene.objects, key=lambda item: item.center[0])
-    form = question.form.removeprefix("printed.")
-    if form == "number":
-        assert len(ordered) == 2
-        assert ordered[0].character != "0"
-        return "".join(item.character for item in ordered)
-    if form == "read":
-        assert len(ordered) == 1
-        return ordered[0].character
-    if form == "place":
-        place = re.search(r"\b(left|middle|right)\b", question.text).group()
-        assert place != "middle" or len(ordered) == 3
-        return ordered[{"left": 0, "middle": 1, "right": -1}[place]].character
-    return the(scene, words(question.text)[0], "").character
-
-
-ANSWER = {"objects": object_answer, "digits": digit_answer}
+TYPES = {
+    "objects": {"color", "shape", "count", "existence", "nearest", "side"},
+    "digits": {"read", "place", "ink", "number", "printed"},
+    "clutter": {"color", "shape", "ink", "existence"},
+    "text": {"word", "number", "color"},
+    "charts": {"value", "largest", "smallest", "difference"},
+}
+QUESTIONS = {"objects": 1496, "digits": 980, "clutter": 1010, "text": 1080, "charts": 1020}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -120,7 +46,7 @@ def test_every_answer_is_right_and_the_only_one(family: str, split: str) -> None
             assert question.answer == ANSWER[family](scene, question), (index, question)
             assert question.type == question.form.partition(".")[0]
             asked[question.type] += 1
-    assert asked.keys() == (OBJECT_TYPES if family == "objects" else DIGIT_TYPES)
+    assert asked.keys() == TYPES[family]
 
 
 def test_number_of_questions_about_objects() -> None:
@@ -164,9 +90,9 @@ def test_answers_of_the_training_split_are_near_uniform() -> None:
 
 def skeleton(question: Question) -> str:
     """The question without what it names: its wording."""
-    named = "|".join(
-        (*COLORS, *(f"{shape}(?:e?s)?" for shape in SHAPES), "objects?", "left", "middle", "right", "digit")
-    )
+    places = ("left", "middle", "right", "top", "bottom")
+    shapes = (f"{shape}(?:e?s)?" for shape in SHAPES)
+    named = "|".join((*COLORS, *shapes, *places, "objects?", "digit", r"\d+", "|".join(WORDS).lower()))
     return re.sub(rf"\b({named}|an?|the)\b", "_", question.text.lower())
 
 
@@ -188,21 +114,24 @@ def test_shifted_wordings_are_unseen(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_frozen_tests_are_balanced(family: str, split: str) -> None:
     test = frozen_test(family, split)
-    assert len(test) == {"objects": 1496, "digits": 980}[family]
+    assert len(test) == QUESTIONS[family]
     assert len(set(test)) == len(test)
     assert max(Counter(index for index, _ in test).values()) <= 3
     types, forms = defaultdict(Counter), defaultdict(Counter)
     for _, question in test:
         types[question.type][question.answer] += 1
         forms[question.form][question.answer] += 1
-    assert types.keys() == (OBJECT_TYPES if family == "objects" else DIGIT_TYPES)
+    assert types.keys() == TYPES[family]
     sizes = [answers.total() for answers in types.values()]
     assert max(sizes) <= 1.15 * min(sizes)
     for form, answers in forms.items():
         assert len(set(answers.values())) == 1, (form, answers)
 
 
-@pytest.mark.parametrize(("family", "chance"), [("objects", 0.32), ("digits", 0.09)])
+@pytest.mark.parametrize(
+    ("family", "chance"),
+    [("objects", 0.32), ("digits", 0.09), ("clutter", 0.23), ("text", 0.06), ("charts", 0.13)],
+)
 def test_a_blind_model_scores_at_chance(family: str, chance: float) -> None:
     """Even the best single answer to each form of question, chosen with hindsight, is right no oftener than chance."""
     forms = defaultdict(Counter)
@@ -218,11 +147,19 @@ def test_frozen_digits_are_handwritten_unless_called_printed() -> None:
         assert forms == {question.type == "printed"}
 
 
+@pytest.mark.parametrize("version", ["1", WORLD_VERSION])
 @pytest.mark.parametrize("split", ["test", "shifted"])
-def test_fingerprint_is_the_stored_one(split: str) -> None:
-    assert fingerprint(split) == stored_fingerprints()[split], (
+def test_fingerprint_is_the_stored_one(split: str, version: str) -> None:
+    assert fingerprint(split, version) == stored_fingerprints(version)[split], (
         "the frozen tests changed: raise WORLD_VERSION, run tools/freeze_world.py, and report scores on both versions"
     )
+
+
+def test_an_older_world_is_a_part_of_the_newer() -> None:
+    assert families("1") == ("objects", "digits")
+    assert families() == FAMILIES
+    with pytest.raises(DataError, match="'3'"):
+        families("3")
 
 
 @pytest.mark.parametrize("arguments", [("objects", "train"), ("stars", "test")])

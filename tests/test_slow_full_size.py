@@ -6,7 +6,9 @@ import pytest
 import torch
 from transformers.initialization import no_init_weights
 
+import small
 from saccade import presets
+from saccade.image import normalize, to_views
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.roles import IMAGE, TEXT, instruction_role, query_role
 
@@ -14,10 +16,10 @@ GIB = 1024**3
 BLOCK = 1_000_003
 
 
-def random_model() -> SaccadeForConditionalGeneration:
-    """The preset with random bfloat16 weights: one block of noise, repeated, because drawing billions takes minutes."""
+def random_model(preset: str) -> SaccadeForConditionalGeneration:
+    """A preset with random bfloat16 weights: one block of noise, repeated, because drawing billions takes minutes."""
     with no_init_weights():
-        model = SaccadeForConditionalGeneration._from_config(presets.flashsloth(), dtype=torch.bfloat16)
+        model = SaccadeForConditionalGeneration._from_config(presets.preset(preset), dtype=torch.bfloat16)
     noise = (torch.randn(BLOCK, generator=torch.Generator().manual_seed(0)) * 0.02).bfloat16()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -30,14 +32,16 @@ def random_model() -> SaccadeForConditionalGeneration:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("preset", "visual_tokens"), [("flashsloth", 90), ("flashsloth_hd", 414)])
 @torch.no_grad()
-def test_one_forward_pass_at_the_published_size() -> None:
-    model = random_model()
+def test_one_forward_pass_at_the_published_size(preset: str, visual_tokens: int) -> None:
+    model = random_model(preset)
     config = model.config
+    pixels = normalize(to_views(small.picture(640, 427), config.image), config.image)
     question, header = [1024, 318, 287, 262, 4286, 30], [24994, 8808, 8643, 25]
     parts = [
         ([11] * 32, TEXT),
-        ([config.image_token_id] * config.tokens_per_view, IMAGE),
+        ([config.image_token_id] * (len(pixels) * config.tokens_per_view), IMAGE),
         ([198], TEXT),
         (question, instruction_role(0)),
         ([config.query_token_id] * config.query.num_queries, query_role(0)),
@@ -45,12 +49,10 @@ def test_one_forward_pass_at_the_published_size() -> None:
     ]
     ids = torch.tensor([[token for tokens, _ in parts for token in tokens]])
     roles = torch.tensor([[role for tokens, role in parts for _ in tokens]])
-    side = config.image.side
-    pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
-    logits = model(input_ids=ids, mm_token_type_ids=roles, pixel_values=pixels).logits
+    logits = model(input_ids=ids, mm_token_type_ids=roles, pixel_values=torch.from_numpy(pixels)).logits
     visual = (roles == IMAGE).sum() + (roles == query_role(0)).sum()
-    assert int(visual) == 90
-    assert logits.shape == (1, 90 + 32 + 1 + len(question) + len(header), config.text_config.vocab_size)
+    assert int(visual) == visual_tokens
+    assert logits.shape == (1, visual_tokens + 32 + 1 + len(question) + len(header), config.text_config.vocab_size)
     assert bool(logits.isfinite().all())
     assert logits.float().std() > 0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < 24 * GIB

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,11 +16,12 @@ from saccade.roles import IMAGE
 from saccade.train.patches import patch_middles
 from saccade.train.progress import StopOnInterrupt
 from saccade.train.questions import CaptionDataset, Encoder, QuestionDataset
-from saccade.train.recipes import nano, recipe
+from saccade.train.recipes import nano, nano_hd, recipe
 from saccade.train.run import load_tokenizer, run_recipe, train_stage
 from saccade.train.stages import Group, Recipe, Stage
 from saccade.train.trainer import assign_groups
 from saccade.train.world import Pictures
+from saccade.vlm import load
 
 FAMILIES = {"objects": 0.6, "digits": 0.4}
 
@@ -146,6 +148,32 @@ def test_recipe_refuses_stages_of_one_name():
         Recipe(**(nano().model_dump() | {"stages": (stage("captions"), stage("captions"))}))
 
 
+def test_a_recipe_may_start_from_a_models_weights(tmp_path):
+    short = nano_hd().stages[0].model_copy(update={"steps": 1, "pictures": 1})
+    short = short.model_copy(update={"groups": (Group(pattern="lm_head.bias", lr=1e-9),)})
+    folder = run_recipe(nano_hd().model_copy(update={"stages": (short,)}), tmp_path, workers=0)
+    trained, bundled = load(folder, dtype="float32").model, load(dtype="float32").model
+    assert trained.config.image.layout == "tiles"
+    for (name, value), (_, expected) in zip(trained.state_dict().items(), bundled.state_dict().items(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-8, msg=name)
+    other = nano().model_copy(update={"base": "nano", "preset": "other"})
+    presets.PRESETS["other"] = lambda: small_model().config
+    try:
+        with pytest.raises(ConfigError, match="do not fit"):
+            run_recipe(other, tmp_path / "other", workers=0)
+    finally:
+        del presets.PRESETS["other"]
+
+
+def test_the_hd_recipe_trains_the_tower(tokenizer, tmp_path):
+    model = SaccadeForConditionalGeneration(presets.nano_hd())
+    before = {name: value.clone() for name, value in model.model.vision_tower.state_dict().items()}
+    short = nano_hd().stages[0].model_copy(update={"steps": 1, "pictures": 1, "warmup": 0.0})
+    train_stage(model, tokenizer, short, tmp_path / "stage", log=tmp_path / "log.jsonl", seed=0, workers=0)
+    after = model.model.vision_tower.state_dict()
+    assert all(not torch.equal(after[name], before[name]) for name in before if "weight" in name)
+
+
 def test_pictures_follow_their_shares_and_never_repeat():
     pictures = Pictures(FAMILIES, 100, presets.nano().image)
     seen = [(scene.family, scene.index) for scene in map(pictures.scene, range(40))]
@@ -153,18 +181,69 @@ def test_pictures_follow_their_shares_and_never_repeat():
     assert sum(family == "objects" for family, _ in seen) == 24
 
 
-def test_questions_of_a_picture_share_its_views_and_fill_the_turns(tokenizer):
+def questions(tokenizer, **changes):
     config = presets.nano()
-    encoder = Encoder(config, tokenizer)
-    data = QuestionDataset({"objects": 1.0}, 8, config.image, encoder=encoder, questions=5, turns=2)
-    samples = data[1]
+    families = {"objects": 1.0}
+    asked = stage("questions", questions=5, families=families, **changes)
+    return QuestionDataset(families, 8, config.image, encoder=Encoder(config, tokenizer), stage=asked)
+
+
+def spoken(tokenizer, sample):
+    return tokenizer.decode([i for i in sample.encoded.input_ids if i not in (1, 2)])
+
+
+def test_questions_of_a_picture_share_its_views_and_fill_the_turns(tokenizer):
+    data = questions(tokenizer)
+    config, samples = data.encoder.config, data[1]
     assert len(samples) == 3
     assert all(sample.views is samples[0].views for sample in samples)
     for sample in samples:
         assert sample.encoded.roles.count(IMAGE) == config.tokens_per_view
-    batch = encoder.collate([data[0], data[1]])
+    batch = data.encoder.collate([data[0], data[1]])
     assert batch["pixel_values"].shape[0] == 2
     assert batch["query_positions"].shape[1] == 2 * config.prompt.num_queries
+
+
+def test_where_and_a_description_are_asked_when_wanted(tokenizer):
+    data = questions(tokenizer, turns=6, where=1.0, describe=1.0)
+    first, last = data[1]
+    assert "here is the" in spoken(tokenizer, first)
+    assert data.scene(1).caption in spoken(tokenizer, last)
+
+
+def test_a_second_picture_stands_beside_the_first_or_before_it(tokenizer):
+    data = questions(tokenizer, turns=6, second_picture=1.0)
+    tokens = data.encoder.config.tokens_per_view
+    seen = set()
+    for number in range(8):
+        (sample,) = data[number]
+        assert len(sample.views) == 2
+        roles = sample.encoded.roles
+        assert roles.count(IMAGE) == 2 * tokens
+
+        apart = max(i for i, role in enumerate(roles) if role == IMAGE) - roles.index(IMAGE) > 2 * tokens + 1
+        named = "picture: " in spoken(tokenizer, sample)
+
+        assert named != apart, "two pictures at once are named by their places; the picture shown last needs no name"
+        seen.add(apart)
+        own = data.views(number, data.scene(number))
+        assert any(np.array_equal(view, own[0]) for view in sample.views)
+    assert seen == {True, False}
+
+
+def test_a_turn_without_picture_has_no_query_set_before_the_first_picture(tokenizer):
+    data = questions(tokenizer, turns=1, small_talk=1.0)
+    before = 0
+    for sample in data[1] + data[2] + data[3]:
+        roles = sample.encoded.roles
+        answers = sample.encoded.input_ids.count(3)
+        assert answers == 2
+        first_query, first_image = roles.index(3), roles.index(IMAGE)
+        assert first_query > first_image
+        before += spoken(tokenizer, sample).count("ASSISTANT:") * data.encoder.config.prompt.num_queries > sum(
+            role >= 3 and role % 2 == 1 for role in roles
+        )
+    assert before, "a turn before the picture was never drawn"
 
 
 def test_caption_is_trained_whole(tokenizer):
@@ -173,6 +252,12 @@ def test_caption_is_trained_whole(tokenizer):
     sample = data[0][0]
     trained = [label for label in sample.encoded.labels if label != -100]
     assert tokenizer.decode(trained) == data.scene(0).caption + "\n"
+
+
+def test_patch_labels_are_for_one_view(tokenizer, tmp_path):
+    model = SaccadeForConditionalGeneration(presets.nano_hd())
+    with pytest.raises(ConfigError, match="single layout"):
+        train_stage(model, tokenizer, stage("patches"), tmp_path, log=tmp_path / "log.jsonl", seed=0)
 
 
 def test_patch_middles_are_x_then_y():

@@ -12,7 +12,11 @@ import torch
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from helpers_vlm import SPECIALS, byte_tokenizer, picture, tiny_vlm
+from saccade import presets
 from saccade.errors import CheckpointError, ConfigError, ImageError, PromptError
+from saccade.image.processor import build_processor
+from saccade.model import SaccadeForConditionalGeneration
+from saccade.train.run import load_tokenizer
 from saccade.vlm import VLM, Answer, Event, Timings, load
 from saccade.vlm.answers import Stopwatch
 from saccade.vlm.streaming import REPLACEMENT, TextStream
@@ -145,6 +149,20 @@ def test_an_encoded_picture_knows_itself(vlm: VLM, tmp_path: Any) -> None:
     assert encoded.num_tokens == vlm.model.config.tokens_per_view
     assert encoded.patches.shape == (1, vlm.model.config.patches_per_view, 24)
     assert vlm.encode(picture(4)).key not in keys
+
+
+def test_a_picture_in_tiles() -> None:
+    """Nano in high resolution, with random weights."""
+    torch.manual_seed(0)
+    config = presets.nano_hd()
+    vlm = VLM(SaccadeForConditionalGeneration(config), build_processor(config, load_tokenizer("nano")))
+    encoded = vlm.encode(picture(1))
+    assert encoded.num_tokens == 45
+    assert encoded.patches.shape == (5, config.patches_per_view, 192)
+    asked = [(encoded, "What?"), (None, "Hello?"), (picture(2, 17, 40), "How many circles are there?")]
+    together = vlm.ask_batch(asked, max_new_tokens=NEW)
+    assert [answer.image_tokens for answer in together] == [45, 0, 45]
+    assert [answer.text for answer in together] == [vlm.ask(*one, max_new_tokens=NEW).text for one in asked]
 
 
 def test_the_tower_sees_a_picture_once_however_often_it_is_asked_about(vlm: VLM, towers: list[int]) -> None:

@@ -1,6 +1,7 @@
 """Write what a version of the rendered world is frozen by: fingerprints of its tests, and pictures to compare with.
 
-Run it from the root of the repository, once for each new `WORLD_VERSION`; running it again must change nothing.
+Run it from the root of the repository, once for each new `WORLD_VERSION`; running it again must change nothing. The
+fingerprints of older versions stay as they were stored: a newer world keeps their families.
 """
 
 import json

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from saccade.data import scenes
 from saccade.train.recipes import nano
 
 REPO = Path(__file__).resolve().parents[1]
@@ -129,8 +130,9 @@ def release(run: Path) -> None:
     }
     (RESULTS / "nano_run.json").write_text(json.dumps(facts, indent=1) + "\n")
     released = load("nano")
+    trained_on = tuple(family for family in scenes.FAMILIES if any(family in stage.families for stage in stages))
     for split in SPLITS:
-        report = evaluate_world(released, split=split).to_dict()
+        report = evaluate_world(released, trained_on, split=split).to_dict()
         (RESULTS / f"nano_{split}.json").write_text(json.dumps(report, indent=1) + "\n")
         print(table(report))
 

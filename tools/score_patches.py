@@ -16,7 +16,7 @@ from saccade.data import scenes
 from saccade.image.transform import to_views
 from saccade.model import SaccadeModel
 from saccade.model.vision import extract_patches
-from saccade.train.patches import CLASSES, PatchPretraining, collate_patches
+from saccade.train.patches import CLASSES, PatchPretraining, collate_patches, flat_labels
 
 
 def score(checkpoint: Path, family: str, count: int) -> dict[str, float]:
@@ -28,9 +28,8 @@ def score(checkpoint: Path, family: str, count: int) -> dict[str, float]:
     items = []
     for index in range(count):
         scene = scenes.render(family, "val", index)
-        labels = scenes.patch_labels(scene, config.grid)
-        flat = {name: label.reshape(config.patches_per_view, -1) for name, label in labels.items()}
-        items.append({"views": to_views(Image.fromarray(scene.image), config.image), **flat})
+        views = to_views(Image.fromarray(scene.image), config.image)
+        items.append({"views": views, **flat_labels(scene, config.grid)})
     batch = collate_patches(config, items)
     with torch.no_grad():
         patches = extract_patches(module.model["vision_tower"], batch["pixel_values"], config.vision)

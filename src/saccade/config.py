@@ -7,13 +7,15 @@ beside the configurations of the vision tower and the decoder, which are transfo
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, model_validator
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.models.auto import AutoConfig
 
 from saccade.errors import ConfigError
+
+Fit = Literal["squash", "pad"]
 
 
 class Frozen(BaseModel):
@@ -27,8 +29,12 @@ class ImageConfig(Frozen):
 
     Attributes:
         side: Side of a view in pixels; equals the vision tower's picture size.
-        layout: "single": the whole picture is one view.
-        fit: "squash" ignores the aspect ratio; "pad" first centers the picture on a square canvas.
+        layout: "single": the whole picture is one view. "tiles": a thumbnail of the whole picture, then the picture
+            once more, larger, cut row by row into a square grid of tiles.
+        fit: How the picture becomes the square that is shown or cut: "squash" ignores the aspect ratio, "pad" first
+            centers the picture on a square canvas.
+        tiles_per_side: Tiles along one side of the grid; 1 for "single".
+        thumbnail_fit: How the picture becomes the square thumbnail ("tiles" only).
         resample: Interpolation of the resize.
         mean: Per-channel mean subtracted after scaling to [0, 1], RGB.
         std: Per-channel divisor after the mean, RGB.
@@ -37,13 +43,33 @@ class ImageConfig(Frozen):
     """
 
     side: PositiveInt
-    layout: Literal["single"] = "single"
-    fit: Literal["squash", "pad"] = "squash"
+    layout: Literal["single", "tiles"] = "single"
+    fit: Fit = "squash"
+    tiles_per_side: PositiveInt = 1
+    thumbnail_fit: Fit = "squash"
     resample: Literal["bicubic", "bilinear"] = "bicubic"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     pad_value: Annotated[int, Field(ge=0, le=255)] = 127
     max_pixels: PositiveInt = 178_956_970
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        self.check()
+        return self
+
+    def check(self) -> None:
+        """Raise ConfigError where fields that are valid alone do not fit together."""
+        if self.layout == "tiles" and self.tiles_per_side == 1:
+            raise ConfigError(
+                "image.layout 'tiles' with image.tiles_per_side 1 cuts nothing: set tiles_per_side to 2 or more"
+            )
+        if self.layout == "single" and (self.tiles_per_side > 1 or self.thumbnail_fit != "squash"):
+            raise ConfigError(
+                "image.layout 'single' has neither tiles nor a thumbnail, but image.tiles_per_side is "
+                f"{self.tiles_per_side} and image.thumbnail_fit {self.thumbnail_fit!r}: set layout to 'tiles', or "
+                "leave both out"
+            )
 
 
 class PromptConfig(Frozen):
@@ -191,6 +217,8 @@ def _part(name: str, kind: type[_Part], value: Any) -> _Part:
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
+    if not problem["loc"]:  # several fields contradict each other, and the message names them
+        return problem["msg"].removeprefix("Value error, ")
     where = ".".join(str(step) for step in problem["loc"])
     return f"{where}: {problem['msg']} (got {problem['input']!r})"
 
@@ -276,6 +304,7 @@ class SaccadeConfig(PreTrainedConfig):
 
     def check(self) -> None:
         """Raise ConfigError where fields that are valid alone do not fit together; a model checks again when built."""
+        self.image.check()
         self._check_vision()
         self._check_query()
 

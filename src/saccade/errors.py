@@ -5,6 +5,10 @@ class SaccadeError(Exception):
     """Base of every error this package raises on purpose; the command line prints it without a traceback."""
 
 
+class SaccadeWarning(UserWarning):
+    """Something was left out that the caller may care about; the command line shows it in one line."""
+
+
 class ConfigError(SaccadeError, ValueError):
     """A configuration contradicts itself or names something that does not exist."""
 

@@ -15,7 +15,7 @@ from transformers import PhiConfig
 
 from saccade import presets
 from saccade.checkpoint.layouts import Layout, Shapes
-from saccade.config import SaccadeConfig
+from saccade.config import ImageConfig, SaccadeConfig
 from saccade.errors import CheckpointError
 
 _TOWER = "model.vision_tower.vision_tower.vision_model."
@@ -61,7 +61,12 @@ _TEXT_FIELDS = (
 # The published decoder's config.json names one token for all of these; the prompt ends an answer with another one.
 _TOKEN_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _ROPE_FIELDS = ("rope_theta", "partial_rotary_factor")
-_FIT = {"square": "squash", "pad": "pad"}
+# How pictures are shown, by image_hd and image_aspect_ratio.
+_PICTURES: dict[tuple[bool, str], dict[str, Any]] = {
+    (False, "square"): {"layout": "single", "fit": "squash"},
+    (False, "pad"): {"layout": "single", "fit": "pad"},
+    (True, "square"): presets.FLASHSLOTH_TILES,
+}
 _PROJECTOR_TYPE = "mlp2x_gelu"
 
 
@@ -101,11 +106,7 @@ class FlashSlothLayout(Layout):
                 hidden_size=query_width,
                 num_layers=_count_layers(shapes, f"{_QUERY}layers."),
             ),
-            image=_changed(
-                base.image,
-                side=vision["image_size"],
-                fit=_FIT[config_json.get("image_aspect_ratio", "square")],
-            ),
+            image=_changed(base.image, side=vision["image_size"], **_picture_fields(config_json)),
             prompt=_changed(base.prompt, num_queries=queries),
             image_token_id=base.image_token_id,
             query_token_id=base.query_token_id,
@@ -121,7 +122,7 @@ class FlashSlothLayout(Layout):
                 f"the decoder is {text.model_type!r} with tie_word_embeddings {config.tie_word_embeddings}, but this "
                 f"layout holds {PhiConfig.model_type!r} with an output head of its own"
             )
-        aspect = {ours: theirs for theirs, ours in _FIT.items()}[config.image.fit]
+        image_hd, aspect = _picture_settings(config.image)
         return {
             "model_type": self.model_type,
             "architectures": [self.architecture],
@@ -132,7 +133,7 @@ class FlashSlothLayout(Layout):
             **{name: text.rope_parameters.get(name) for name in _ROPE_FIELDS},
             "rope_scaling": None,
             "use_cache": True,
-            "image_hd": False,
+            "image_hd": image_hd,
             "image_aspect_ratio": aspect,
             "mm_hidden_size": config.vision_config.hidden_size,
             "mm_projector_type": _PROJECTOR_TYPE,
@@ -153,8 +154,6 @@ def _changed(part: Any, **fields: Any) -> Any:
 def _check_supported(config_json: Mapping[str, Any]) -> None:
     """Raise CheckpointError for settings that change the function and are not supported."""
     wanted = {
-        "image_hd": (False, None),
-        "image_aspect_ratio": (*_FIT, None),
         "mm_projector_type": (_PROJECTOR_TYPE, None),
         "mm_vision_select_feature": ("patch", None),
         "mm_use_im_start_end": (False, None),
@@ -168,6 +167,31 @@ def _check_supported(config_json: Mapping[str, Any]) -> None:
                 f"config.json says {name} {value!r}, which is not supported yet: open a checkpoint that says "
                 f"{' or '.join(map(repr, allowed))}"
             )
+
+
+def _picture_fields(config_json: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of `ImageConfig` that config.json decides."""
+    said = (config_json.get("image_hd") or False, config_json.get("image_aspect_ratio") or "square")
+    if said not in _PICTURES:
+        raise CheckpointError(
+            f"config.json says {_spelled(*said)}, which is not supported: open a checkpoint that says "
+            f"{' or '.join(_spelled(*settings) for settings in _PICTURES)}"
+        )
+    return _PICTURES[said]
+
+
+def _picture_settings(image: ImageConfig) -> tuple[bool, str]:
+    """Return image_hd and image_aspect_ratio, the inverse of `_picture_fields`."""
+    shown = image.model_dump()
+    for settings, fields in _PICTURES.items():
+        if fields.items() <= shown.items():
+            return settings
+    fields = {name: shown[name] for name in presets.FLASHSLOTH_TILES}
+    raise CheckpointError(f"pictures are shown by image {fields}, which this layout has no setting for")
+
+
+def _spelled(image_hd: bool, aspect: str) -> str:
+    return f"image_hd {image_hd!r} with image_aspect_ratio {aspect!r}"
 
 
 def _vision_config(config_json: Mapping[str, Any], shapes: Shapes, base: Any) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import typer
 
 from saccade.cli.checkpoints import convert
+from saccade.cli.doctoring import doctor
+from saccade.cli.explaining import explain
 from saccade.cli.pictures import data
 from saccade.cli.scoring import evaluate
 from saccade.cli.shell import Shell, options
@@ -21,8 +23,10 @@ app = typer.Typer(
 app.callback()(options)
 app.command("ask")(ask)
 app.command("chat")(chat)
+app.command("explain")(explain)
 app.command("eval")(evaluate)
 app.command("convert")(convert)
+app.command("doctor")(doctor)
 app.add_typer(data, name="data")
 app.add_typer(train, name="train")
 

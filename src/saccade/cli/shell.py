@@ -72,6 +72,15 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def progress() -> Any:
+    """Return a bar with a count and the time left, silent where nobody watches."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = stderr()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
 def open_vlm(model: str, device: str | None, dtype: str | None) -> VLM:
     """Open a model."""
     prepare_libraries()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from saccade.cli.bulk import ask_many, is_bulk
 from saccade.cli.shell import (
     DeviceOption,
     DtypeOption,
@@ -21,6 +24,7 @@ from saccade.cli.shell import (
     stdout,
     tell_knowledge,
 )
+from saccade.errors import ConfigError, SaccadeError, SaccadeWarning
 
 if TYPE_CHECKING:
     from saccade.vlm import Answer, Event
@@ -33,8 +37,8 @@ COMMANDS = "/image PATH shows another picture, /reset forgets everything, /quit 
 
 
 def ask(
-    image: Annotated[Path, typer.Argument(help="A picture file.")],
-    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    image: Annotated[Path, typer.Argument(help="A picture; or, with --out, a folder or a .jsonl file of requests.")],
+    question: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
     model: ModelOption = "nano",
     max_new_tokens: TokensOption = 64,
     temperature: TemperatureOption = 0.0,
@@ -43,16 +47,45 @@ def ask(
     dtype: DtypeOption = None,
     as_json: JsonOption = False,
     timings: Annotated[bool, typer.Option("--timings", help="Draw where the time went.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Many pictures: the file of JSON lines for the answers.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Many pictures: so many at once.")] = 16,
+    strict: Annotated[bool, typer.Option("--strict", help="Many pictures: exit with 1 when any row failed.")] = False,
 ) -> None:
-    """Ask one question about a picture.
+    """Ask one question about a picture, or many about many.
 
     Example:  saccade ask photo.jpg "What color is the circle?" --timings
+
+    With --out, a folder is asked about every file in it, and a .jsonl file
+    holds lines {"image": "a.jpg", "question": "...", "id": "..."}; QUESTION is
+    for lines without one. The same command goes on after an interrupt. A file
+    that is no picture becomes a row with its error; the exit code stays 0.
+
+    Example:  saccade ask photos/ "How many objects are there?" --out answers.jsonl
     """
+    if out is not None or is_bulk(image):
+        out = _check_bulk(image, out, drawn=temperature > 0 or seed is not None, timings=timings)
+        ask_many(
+            image,
+            question,
+            out,
+            model=model,
+            device=device,
+            dtype=dtype,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            strict=strict,
+            as_json=as_json,
+        )
+        return
+    if question is None:
+        raise ConfigError("there is no question: write it after the picture")
     vlm = open_vlm(model, device, dtype)
     events = vlm.stream(image, question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    answer = _print_stream(events, quiet=as_json)
+    with _warnings_told(quiet=as_json) as told:
+        answer = _print_stream(events, quiet=as_json)
     if as_json:
-        typer.echo(json.dumps({"model": vlm.name, **answer.to_dict(), "description": vlm.description}))
+        data = {"model": vlm.name, **answer.to_dict(), "description": vlm.description, "warnings": told}
+        typer.echo(json.dumps(data))
         return
     tell_knowledge(vlm)
     if timings:
@@ -74,8 +107,6 @@ def chat(
 
     Example:  saccade chat photo.jpg
     """
-    from saccade.errors import SaccadeError
-
     vlm = open_vlm(model, device, dtype)
     tell_knowledge(vlm)
     stderr().print(f"[dim]{COMMANDS}[/]")
@@ -92,12 +123,46 @@ def chat(
             stderr().print(f"[dim]{COMMANDS}[/]")
         else:
             try:
-                _print_stream(
-                    talk.stream(line, pictures, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-                )
+                with _warnings_told():
+                    _print_stream(
+                        talk.stream(line, pictures, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+                    )
             except SaccadeError as error:
                 stderr().print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
             pictures = []
+
+
+def _check_bulk(source: Path, out: Path | None, *, drawn: bool, timings: bool) -> Path:
+    """Return where many answers go; raise ConfigError for options that do not fit them."""
+    if not is_bulk(source):
+        raise ConfigError(f"--out is for many pictures, but {source} is neither a folder nor a .jsonl file")
+    if out is None:
+        raise ConfigError(f"{source} holds many pictures: name the file for the answers with --out answers.jsonl")
+    if drawn or timings:
+        raise ConfigError(
+            "--temperature, --seed and --timings are for one picture: many are answered with the likeliest words"
+        )
+    return out
+
+
+@contextmanager
+def _warnings_told(*, quiet: bool = False) -> Iterator[list[str]]:
+    """Collect what is to be said about a picture, and say each in one line unless it is quiet."""
+    told: list[str] = []
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, SaccadeWarning):
+                told.append(str(message))
+            else:
+                others(message, category, *where)
+
+        warnings.simplefilter("always", SaccadeWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield told
+    for sentence in [] if quiet else told:
+        stderr().print(f"[yellow]note[/]: {escape(sentence)}", soft_wrap=True, highlight=False)
 
 
 def _lines() -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -27,13 +27,14 @@ class Sample:
 
     Attributes:
         encoded: The prompt, from `encode`.
-        views: The views of all its pictures in order, `[views, 3, side, side]` uint8 from `to_views`; None without
-            pictures. Samples of one batch that hold the very same array (several questions on one picture) share it:
-            its views enter the batch, and the vision tower, once.
+        views: The views of all its pictures in order, `[views, 3, side, side]` uint8 from `to_views`, or what a tower
+            made of them, `[views, patches, vision_dim]` of a floating type; None without pictures. Samples of one batch
+            that hold the very same array (several questions on one picture) share it: its views enter the batch, and
+            the vision tower, once.
     """
 
     encoded: Encoded
-    views: NDArray[np.uint8] | Tensor | None = None
+    views: NDArray[Any] | Tensor | None = None
 
 
 def collate(
@@ -59,7 +60,8 @@ def collate(
 
     Returns:
         `input_ids`, `attention_mask`, `mm_token_type_ids` (roles) and, asked for, `labels`: `[batch, seq]`, int64.
-        With pictures `pixel_values` `[views, 3, side, side]`, float32, and `view_index` `[batch, most views of a row]`,
+        With pictures `pixel_values` `[views, 3, side, side]`, float32 (or `image_features` `[views, patches,
+        vision_dim]`, for samples that hold patches), and `view_index` `[batch, most views of a row]`,
         which names the views of each row by their place in `pixel_values`, -1 where there is none. With query sets
         `query_positions` `[batch, most query tokens of a row]`, where the query tokens stand, ascending, -1 where
         there is none.
@@ -80,8 +82,12 @@ def collate(
     shown = [[] if sample.views is None else [sample.views] for sample in samples]
     distinct, view_index = place_views(shown)
     if distinct:
-        pixels = normalize(np.concatenate([np.asarray(views) for views in distinct]), image)
-        batch |= {"pixel_values": torch.from_numpy(pixels), "view_index": view_index}
+        views = np.concatenate([np.asarray(views) for views in distinct])
+        if views.ndim == 3:
+            batch["image_features"] = torch.from_numpy(views.astype(np.float32))
+        else:
+            batch["pixel_values"] = torch.from_numpy(normalize(views, image))
+        batch["view_index"] = view_index
     return batch
 
 

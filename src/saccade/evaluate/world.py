@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from saccade.data import scenes
 from saccade.errors import DataError
+from saccade.vlm import Conversation, Sampling
 
 if TYPE_CHECKING:
     from saccade.vlm import VLM, EncodedImage
@@ -20,6 +21,7 @@ VAL_QUESTIONS = 1000  # of a family; the val split has no frozen list
 BOOTSTRAP_DRAWS = 2000
 
 Progress = Callable[[int, int], None]
+Setting = Literal["alone", "after", "beside"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,12 @@ class WorldReport:
         families: dict[str, Any] = {}
         for name, outcomes in _grouped(self.outcomes, lambda outcome: outcome.item.family).items():
             types = _grouped(outcomes, lambda outcome: outcome.item.question.type)
+            forms = _grouped(outcomes, lambda outcome: outcome.item.question.form)
             families[name] = {
                 **_score(outcomes),
                 "interval": interval(outcomes),
                 "types": {kind: _score(members) for kind, members in types.items()},
+                "forms": {form: _score(members) for form, members in forms.items()},
             }
         report = {
             "families": families,
@@ -125,6 +129,7 @@ def predict(
     vlm: VLM,
     questions: Sequence[Item],
     *,
+    setting: Setting = "alone",
     batch_size: int = 64,
     blank: bool = False,
     on_answers: Callable[[int], None] | None = None,
@@ -134,6 +139,7 @@ def predict(
     Args:
         vlm: The model.
         questions: What is asked.
+        setting: What else the conversation holds.
         batch_size: Questions at once.
         blank: Show a mid-gray picture of the same size instead.
         on_answers: Called after every batch with the number of its questions.
@@ -143,9 +149,12 @@ def predict(
     seen: dict[Any, EncodedImage] = {}
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        seen = _encode(vlm, [questions[n] for n in rows], blank, seen)
-        batch = [(seen[_picture_key(questions[n])], questions[n].question.text) for n in rows]
-        for n, answer in zip(rows, vlm.ask_batch(batch, max_new_tokens=MAX_NEW_TOKENS), strict=True):
+        # What a question's picture is shown with: the picture of another question, the same in every run.
+        others = [questions[order[(start + row + len(order) // 2) % len(order)]] for row in range(len(rows))]
+        batch = [questions[n] for n in rows] + (others if setting != "alone" else [])
+        seen = _encode(vlm, batch, blank, seen)
+        talks = [_talk(questions[n], other, seen, setting) for n, other in zip(rows, others, strict=True)]
+        for n, answer in zip(rows, vlm.answer(talks, Sampling(max_new_tokens=MAX_NEW_TOKENS)), strict=True):
             answers[n] = answer.text
         if on_answers is not None:
             on_answers(len(rows))
@@ -157,6 +166,7 @@ def evaluate_world(
     families: Sequence[str] = scenes.FAMILIES,
     split: str = "test",
     limit: int | None = None,
+    setting: Setting = "alone",
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> WorldReport:
@@ -167,6 +177,8 @@ def evaluate_world(
         families: Families of scenes.
         split: Split of the world.
         limit: At most so many questions of each family.
+        setting: "alone": one picture, one question. "after": in a conversation in which another picture was asked
+            about and answered rightly. "beside": of two pictures in one message, named by its place.
         batch_size: Questions at once.
         progress: Called with (answers so far, answers in all).
 
@@ -182,12 +194,11 @@ def evaluate_world(
         if progress is not None:
             progress(done, 2 * len(questions))
 
-    said = predict(vlm, questions, batch_size=batch_size, on_answers=count)
-    blind = predict(vlm, questions, batch_size=batch_size, blank=True, on_answers=count)
+    said = predict(vlm, questions, setting=setting, batch_size=batch_size, on_answers=count)
+    blind = predict(vlm, questions, setting=setting, batch_size=batch_size, blank=True, on_answers=count)
     outcomes = tuple(Outcome(*row) for row in zip(questions, said, blind, strict=True))
-    return WorldReport(
-        vlm.name, split, outcomes, {"limit": limit, "dtype": str(vlm.model.dtype).removeprefix("torch.")}
-    )
+    dtype = str(vlm.model.dtype).removeprefix("torch.")
+    return WorldReport(vlm.name, split, outcomes, {"limit": limit, "setting": setting, "dtype": dtype})
 
 
 def is_right(said: str, expected: str) -> bool:
@@ -230,6 +241,20 @@ def _encode(vlm: VLM, batch: Sequence[Item], blank: bool, seen: dict[Any, Encode
         if key not in pictures:
             pictures[key] = seen[key] if key in seen else _picture(item, blank)
     return dict(zip(pictures, vlm.encode_batch(list(pictures.values())), strict=True))
+
+
+def _talk(item: Item, other: Item, pictures: dict[Any, EncodedImage], setting: Setting) -> Conversation:
+    """The conversation that ends with an item's question."""
+    picture = pictures[_picture_key(item)]
+    if setting == "alone":
+        return Conversation().ask(item.question.text, (picture,))
+    companion = pictures[_picture_key(other)]
+    if setting == "after":
+        before = Conversation().ask(other.question.text, (companion,)).reply(other.question.answer)
+        return before.ask(item.question.text, (picture,))
+    place = item.scene % 2
+    shown = (picture, companion) if place == 0 else (companion, picture)
+    return Conversation().ask(scenes.about_picture(item.question, place).text, shown)
 
 
 def _picture(item: Item, blank: bool) -> np.ndarray[Any, Any]:

@@ -35,7 +35,7 @@ class SaccadeImageProcessor(BaseImageProcessor):
     Args:
         side: Side of a view in pixels.
         tokens_per_view: Visual tokens of one view.
-        layout, fit, resample, mean, std, pad_value, max_pixels: As in `ImageConfig`.
+        layout, fit, tiles_per_side, thumbnail_fit, resample, mean, std, pad_value, max_pixels: As in `ImageConfig`.
         **kwargs: What transformers keeps beside them in a saved file.
 
     Raises:
@@ -50,6 +50,8 @@ class SaccadeImageProcessor(BaseImageProcessor):
         tokens_per_view: int,
         layout: str = "single",
         fit: str = "squash",
+        tiles_per_side: int = 1,
+        thumbnail_fit: str = "squash",
         resample: str = "bicubic",
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
@@ -60,6 +62,7 @@ class SaccadeImageProcessor(BaseImageProcessor):
         super().__init__(**kwargs)
         self.side, self.tokens_per_view = side, tokens_per_view
         self.layout, self.fit, self.resample = layout, fit, resample
+        self.tiles_per_side, self.thumbnail_fit = tiles_per_side, thumbnail_fit
         self.mean, self.std, self.pad_value = list(mean), list(std), pad_value
         self.max_pixels = max_pixels
         try:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from saccade.config import ImageConfig
-from saccade.errors import ImageError
+from saccade.errors import ImageError, SaccadeWarning
 from saccade.image.geometry import views
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
@@ -28,13 +28,15 @@ _DAMAGED = (
     OverflowError,
 )  # fmt: skip
 _WHITE = (255, 255, 255, 255)
+# Formats whose further frames are previews or layers: their first frame is the whole picture.
+_WHOLE_AT_ONCE = ("MPO", "PSD")
 
 
 def open_image(source: ImageSource, max_pixels: int) -> Image.Image:
     """Return a picture as RGB, upright.
 
-    The EXIF rotation is applied, transparency is laid over white, 16-bit gray keeps its upper 8 bits, and of an
-    animation the first frame is taken.
+    The EXIF rotation is applied, transparency is laid over white, 16-bit gray keeps its upper 8 bits, and of several
+    frames or pages the first is taken, with a `SaccadeWarning`.
 
     Args:
         source: A path, the bytes of a file, a Pillow image, or a uint8 array `[height, width]`,
@@ -51,31 +53,39 @@ def open_image(source: ImageSource, max_pixels: int) -> Image.Image:
     if width * height > max_pixels:
         raise ImageError(
             f"{name} has {width} x {height} pixels, more than the limit of {max_pixels}: "
-            "make it smaller or raise max_pixels"
+            "make it smaller, or raise image.max_pixels in the config.json of the model"
         )
     try:
-        return _to_rgb(ImageOps.exif_transpose(image), name)
+        goes_on = _goes_on(image)
+        rgb = _to_rgb(ImageOps.exif_transpose(image), name)
     except ImageError:
         raise
     except _DAMAGED as error:
         raise ImageError(f"{name} cannot be decoded, it is damaged or truncated ({error}): save it again") from error
+    if goes_on:
+        warnings.warn(f"{name} has several frames: the first one is taken", SaccadeWarning, stacklevel=2)
+    return rgb
 
 
 def to_views(image: Image.Image, config: ImageConfig) -> NDArray[np.uint8]:
     """Cut and resize an RGB picture into its views.
 
-    Resizing works on uint8 with Pillow's antialiased filters, which is what the published models were trained on.
+    Resizing works on uint8 with Pillow's antialiased filters, which is what the published models were trained on. Tiles
+    are cut out of one resized picture, so a filter's support reaches across their borders.
 
     Returns:
         `[views, 3, side, side]`, uint8.
 
     Raises:
-        ImageError: when the picture is not RGB.
+        ImageError: when the picture is not RGB, or too long and narrow to be padded to a square.
     """
     if image.mode != "RGB":
         raise ImageError(f"the picture has mode {image.mode}, views are made from RGB: pass it through open_image")
-    cut = [_view(image, view.box, config) for view in views(*image.size, config)]
-    return np.stack([np.asarray(view, dtype=np.uint8).transpose(2, 0, 1) for view in cut])
+    cut = views(*image.size, config)
+    sources = {(view.region, view.size) for view in cut}
+    resized = {(region, size): _resized(image, region, size, config) for region, size in sources}
+    shown = [resized[view.region, view.size].crop(view.crop) for view in cut]
+    return np.stack([np.asarray(view, dtype=np.uint8).transpose(2, 0, 1) for view in shown])
 
 
 def normalize(pixels: NDArray[np.uint8], config: ImageConfig) -> NDArray[np.float32]:
@@ -133,7 +143,9 @@ def _parse(file: str | os.PathLike[str] | io.BytesIO, name: str) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return Image.open(file)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is too large to be safe ({error}): make it smaller") from error
+        raise ImageError(
+            f"{name} is too large to be safe ({error}): make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not a picture in a format that Pillow reads: convert it to PNG or JPEG") from error
     except _DAMAGED as error:
@@ -148,6 +160,11 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
             f"{list(array.shape)}: convert it first"
         )
     return Image.fromarray(array)
+
+
+def _goes_on(image: Image.Image) -> bool:
+    """Whether more frames or pages follow; one that the caller has turned to is what the caller wants."""
+    return image.tell() == 0 and image.format not in _WHOLE_AT_ONCE and getattr(image, "is_animated", False)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -170,11 +187,23 @@ def _from_16_bit(image: Image.Image, name: str) -> Image.Image:
     return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
 
 
-def _view(image: Image.Image, box: tuple[int, int, int, int], config: ImageConfig) -> Image.Image:
-    left, top, right, bottom = box
-    if box != (0, 0, *image.size):
+def _resized(
+    image: Image.Image, region: tuple[int, int, int, int], size: tuple[int, int], config: ImageConfig
+) -> Image.Image:
+    """Resize a region of a picture, gray where it reaches beyond the picture.
+
+    Raises:
+        ImageError: when the region is larger than pictures may be.
+    """
+    left, top, right, bottom = region
+    if region != (0, 0, *image.size):
+        if (right - left) * (bottom - top) > config.max_pixels:
+            raise ImageError(
+                f"the picture of {image.width} x {image.height} pixels would be padded to a square of more than "
+                f"{config.max_pixels} pixels: cut it to a less extreme shape"
+            )
         gray = (config.pad_value,) * 3
         canvas = Image.new("RGB", (right - left, bottom - top), gray)
         canvas.paste(image, (-left, -top))
         image = canvas
-    return image.resize((config.side, config.side), _RESAMPLE[config.resample])
+    return image.resize(size, _RESAMPLE[config.resample])

@@ -58,7 +58,12 @@ class SaccadePreTrainedModel(PreTrainedModel):
 
 
 class SaccadeModel(SaccadePreTrainedModel):
-    """Vision tower, compressor, projector, decoder and embedded query, without the output head."""
+    """Vision tower, compressor, projector, decoder and embedded query, without the output head.
+
+    Gradient checkpointing must be non-reentrant, the default: not every supported release of transformers lets the
+    reentrant kind reach the query module. With `output_hidden_states`, the state at the input of a layer that the query
+    module precedes is the one before the module rewrote it.
+    """
 
     def __init__(self, config: SaccadeConfig) -> None:
         super().__init__(config)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
@@ -31,8 +32,12 @@ class PatchDataset(Pictures):
     def __getitem__(self, number: int) -> dict[str, Any]:
         """Return views and labels `[grid * grid]` of one picture."""
         scene = self.scene(number)
-        labels = scenes.patch_labels(scene, self.grid)
-        return {"views": self.views(scene), **{name: label.reshape(self.grid**2, -1) for name, label in labels.items()}}
+        return {"views": self.views(number, scene), **flat_labels(scene, self.grid)}
+
+
+def flat_labels(scene: scenes.Scene, grid: int) -> dict[str, NDArray[Any]]:
+    """Labels of a picture's patches by kind, `[grid * grid, values]`, row-major."""
+    return {name: label.reshape(grid**2, -1) for name, label in scenes.patch_labels(scene, grid).items()}
 
 
 def collate_patches(config: SaccadeConfig, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -92,10 +97,19 @@ class PatchPretraining(nn.Module):
         }
         center_logits = self.heads["center"](patches).squeeze(-1)
         losses["center"] = F.binary_cross_entropy_with_logits(center_logits, center.float())
-        shows = (shape + character) > 0
+        shows = color > 0
         # With the offset alone the tower may forget where a patch is, and "left of" needs its place in the picture.
         for name, target in (("offset", offset), ("place", offset + patch_middles(self.grid).to(offset))):
             distance = (self.heads[name](patches) - target).abs().sum(-1)
-            losses[name] = (distance * shows).sum() / shows.sum().clamp(min=1)
+            losses[name] = (distance * shows).sum() / _mean_over_processes(shows.sum()).clamp(min=1)
         loss = sum(losses.values())
         return {"loss": torch.as_tensor(loss), **{f"{name}_loss": value.detach() for name, value in losses.items()}}
+
+
+def _mean_over_processes(count: torch.Tensor) -> torch.Tensor:
+    """Average a count over the processes of a run, so that the mean of their losses is that of one large batch."""
+    count = count.float()
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(count)
+        count /= torch.distributed.get_world_size()
+    return count

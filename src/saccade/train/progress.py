@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+from accelerate import PartialState
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -24,7 +26,7 @@ class ProgressBar(TrainerCallback):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self.bar = Progress(*columns, refresh_per_second=1)
+        self.bar = Progress(*columns, refresh_per_second=1, disable=not PartialState().is_main_process)
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -101,7 +103,15 @@ class StopOnInterrupt(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         """Ask for a checkpoint and the end."""
-        if self.interrupted:
+        if self._any_interrupted():
             control.should_save = True
             control.should_training_stop = True
         return control
+
+    def _any_interrupted(self) -> bool:
+        """Agree with the other processes, which the signal may reach a step later."""
+        if torch.distributed.is_initialized():
+            flag = torch.tensor(self.interrupted, dtype=torch.int32, device=PartialState().device)
+            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+            self.interrupted = bool(flag)
+        return self.interrupted

@@ -1,7 +1,7 @@
 """Stages 1 and 2: captions and questions about the rendered world, several questions on one encoded picture."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -11,24 +11,34 @@ from transformers import PreTrainedTokenizerBase
 
 from saccade.config import SaccadeConfig
 from saccade.data.collate import Sample, collate
-from saccade.data.scenes import Dice, Question, Scene, ask_to_describe, ask_where
+from saccade.data.scenes import Dice, Question, Scene, ask_again, ask_to_describe, ask_where
 from saccade.image.geometry import num_image_tokens
-from saccade.prompt.conversation import Turn
 from saccade.prompt.encode import Encoded, encode
 from saccade.prompt.render import Segment, render_chat, render_plain
+from saccade.train.conversations import (
+    Conversation,
+    Shown,
+    about_one,
+    one_after_the_other,
+    side_by_side,
+    views_of,
+    with_small_talk,
+)
+from saccade.train.stages import Stage
 from saccade.train.world import Pictures
 
 
 class Encoder:
-    """Encodes conversations about one picture for a model."""
+    """Encodes conversations for a model."""
 
     def __init__(self, config: SaccadeConfig, tokenizer: PreTrainedTokenizerBase) -> None:
         self.config, self.tokenizer = config, tokenizer
 
-    def __call__(self, segments: list[Segment], width: int, height: int) -> Encoded:
-        """Encode segments that hold one picture of the given size in pixels."""
-        tokens = num_image_tokens(width, height, self.config.image, self.config.tokens_per_view)
-        return encode(segments, self.tokenizer, [tokens])
+    def __call__(self, segments: list[Segment], *sizes: tuple[int, int]) -> Encoded:
+        """Encode segments that hold pictures of the given (width, height) in pixels."""
+        config = self.config
+        counts = [num_image_tokens(*size, config.image, config.tokens_per_view) for size in sizes]
+        return encode(segments, self.tokenizer, counts)
 
     def collate(self, items: list[list[Sample]]) -> dict[str, torch.Tensor]:
         """Make one training batch of the samples of several pictures."""
@@ -54,55 +64,71 @@ class CaptionDataset(Pictures):
         scene = self.scene(number)
         height, width = scene.image.shape[:2]
         segments = render_plain(scene.caption, self.encoder.config.prompt)
-        return [Sample(self.encoder(segments, width, height), self.views(scene))]
+        return [Sample(self.encoder(segments, (width, height)), self.views(number, scene))]
 
 
 class QuestionDataset(CaptionDataset):
     """Pictures with several questions each, asked in conversations of one or more turns.
 
     Args:
-        questions: Most questions of a picture.
-        turns: Most questions in a conversation.
-        where: Share of the pictures of which it is also asked where something is.
-        describe: Share of the pictures whose caption is also asked for.
+        stage: Says how many questions a picture and a conversation get, and how often what else is asked.
     """
 
-    def __init__(
-        self, *args: Any, questions: int, turns: int, where: float = 0.0, describe: float = 0.0, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, stage: Stage, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.questions, self.turns = questions, turns
-        self.where, self.describe = where, describe
+        self.stage = stage
 
     def __getitem__(self, number: int) -> list[Sample]:
-        """Return conversations that share one array of views."""
+        """Return the conversations about a picture; those about it alone share one array of views."""
+        stage, dice = self.stage, Dice(np.random.default_rng(number))
+        picture = self._show(number)
+        questions = self._choose(dice, picture.scene)
+        groups = [questions[start : start + stage.turns] for start in range(0, len(questions), stage.turns)]
+        talks = [about_one(picture, group) for group in groups]
+        if dice.chance(stage.second_picture):
+            talks[-1] = self._with_another(dice, picture, groups[-1], number)
+        if dice.chance(stage.describe):
+            talks.append(about_one(picture, [ask_to_describe(dice, picture.scene)]))
+        talks = [with_small_talk(dice, talk) if dice.chance(stage.small_talk) else talk for talk in talks]
+        return [self._sample(talk) for talk in talks]
+
+    def _show(self, number: int) -> Shown:
         scene = self.scene(number)
-        height, width = scene.image.shape[:2]
-        views = self.views(scene)
-        dice = Dice(np.random.default_rng(number))
-        where = ask_where(dice, scene) if dice.chance(self.where) else None
-        chosen = dice.shuffled(spread(dice, scene.questions, self.questions) + ([where] if where else []))
-        asked = [chosen[start : start + self.turns] for start in range(0, len(chosen), self.turns)]
-        if dice.chance(self.describe):
-            asked.append([ask_to_describe(dice, scene)])
-        samples = []
-        for questions in asked:
-            turns: list[Turn] = []
-            for question in questions:
-                turns += [Turn("user", question.text, images=0 if turns else 1), Turn("assistant", question.answer)]
-            segments = render_chat(turns, self.encoder.config.prompt, generate=False)
-            samples.append(Sample(self.encoder(segments, width, height), views))
-        return samples
+        return Shown(scene, self.views(number, scene))
+
+    def _choose(self, dice: Dice, scene: Scene) -> list[Question]:
+        stage = self.stage
+        where = ask_where(dice, scene) if dice.chance(stage.where) else None
+        asked = scene.questions + (ask_again(dice, scene) if stage.emphasis else ())
+        return dice.shuffled(spread(dice, asked, stage.questions, stage.emphasis) + ([where] if where else []))
+
+    def _with_another(self, dice: Dice, picture: Shown, questions: list[Question], number: int) -> Conversation:
+        """Show the picture after another one or beside it; any other of the stage will do."""
+        other = self._show(dice.below(len(self)) if len(self) > 1 else number)
+        asked = dice.pick(other.scene.questions)
+        if dice.chance(0.5):
+            return one_after_the_other(other, asked, picture, questions)
+        place = dice.below(2)
+        pictures = (picture, other) if place == 0 else (other, picture)
+        return side_by_side(
+            pictures, dice.shuffled([(1 - place, asked), *((place, question) for question in questions)])
+        )
+
+    def _sample(self, talk: Conversation) -> Sample:
+        segments = render_chat(talk.turns, self.encoder.config.prompt, generate=False)
+        return Sample(self.encoder(segments, *(shown.size for shown in talk.pictures)), views_of(talk))
 
 
-def spread(dice: Dice, questions: Sequence[Question], count: int) -> list[Question]:
+def spread(
+    dice: Dice, questions: Sequence[Question], count: int, emphasis: Mapping[str, float] | None = None
+) -> list[Question]:
     """Choose up to `count` questions, one of every type before a second of any.
 
-    The world asks some types more often than others; training should not.
+    The world asks some types more often than others; training should not. A type with an emphasis of 3 is asked three
+    times where others are asked once.
     """
-    seen: Counter[str] = Counter()
-    rounds = []
+    weights, seen, places = emphasis or {}, Counter[str](), []
     for question in dice.shuffled(questions):
-        rounds.append((seen[question.type], question))
+        places.append(((seen[question.type] + dice.random()) / weights.get(question.type, 1.0), question))
         seen[question.type] += 1
-    return [question for _, question in sorted(rounds, key=itemgetter(0))[:count]]
+    return [question for _, question in sorted(places, key=itemgetter(0))[:count]]

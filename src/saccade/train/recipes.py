@@ -21,12 +21,12 @@ def nano() -> Recipe:
         tokenizer="nano",
         description="a tiny model of the rendered world: it knows colored shapes and digits, nothing else",
         stages=(
-            _patches("patches", steps=2400, families={"practice": 0.7, "objects": 0.15, "digits": 0.15}, warmup=0.05),
+            _patches("patches", steps=3400, families={"practice": 0.7, "objects": 0.15, "digits": 0.15}, warmup=0.05),
             Stage(
                 name="captions",
                 task="captions",
                 groups=(Group(pattern=ALL_BUT_TOWER_AND_QUERY, lr=1e-3),),
-                steps=250,
+                steps=400,
                 pictures=64,
                 families=WORLD,
                 warmup=0.05,
@@ -37,15 +37,47 @@ def nano() -> Recipe:
                 name="questions",
                 task="questions",
                 groups=(Group(pattern=f"{ALL_BUT_TOWER_AND_QUERY}|embedded_query", lr=1e-3),),
-                steps=4000,
-                pictures=32,
-                questions=6,
-                turns=2,
-                families=WORLD,
+                steps=8000,
+                pictures=16,
+                questions=5,
+                turns=3,
+                emphasis={"side": 3.0, "nearest": 2.0, "count": 1.5, "color": 1.5, "number": 2.0},
+                where=1.0,
+                describe=0.15,
+                families={"objects": 0.7, "digits": 0.3},
                 weight_decay=0.05,
                 betas=(0.9, 0.98),
             ),
         ),
+    )
+
+
+def nano_hd() -> Recipe:
+    """Nano on pictures as a thumbnail and four tiles: its weights, taught signs, the tower trained with the rest.
+
+    The paper says that HD unfreezes the tower; the reference's tower never gets a gradient. Here it does.
+    """
+    parent = nano()
+    questions = parent.stages[-1]
+    return parent.model_copy(
+        update={
+            "name": "nano_hd",
+            "preset": "nano_hd",
+            "base": "nano",
+            "description": "a tiny model of the rendered world: it knows colored shapes, digits and small print",
+            "stages": (
+                questions.model_copy(
+                    update={
+                        "groups": (
+                            *(group.model_copy(update={"lr": 5e-4}) for group in questions.groups),
+                            Group(pattern="vision_tower", lr=1e-4),
+                        ),
+                        "steps": 2000,
+                        "families": {"text": 0.5, "objects": 0.3, "digits": 0.2},
+                    }
+                ),
+            ),
+        }
     )
 
 
@@ -64,7 +96,7 @@ def _patches(name: str, steps: int, families: dict[str, float], warmup: float) -
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"nano": nano}
+RECIPES: dict[str, Callable[[], Recipe]] = {"nano": nano, "nano_hd": nano_hd}
 
 
 def recipe(name: str) -> Recipe:

@@ -7,7 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate import PartialState
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments, set_seed
@@ -24,12 +27,15 @@ from saccade.train.progress import ProgressBar, StopOnInterrupt
 from saccade.train.questions import CaptionDataset, Encoder, QuestionDataset
 from saccade.train.stages import Recipe, Stage
 from saccade.train.trainer import StageTrainer
+from saccade.vlm import load
 
 Task = tuple[nn.Module, Dataset[Any], Callable[[list[Any]], dict[str, torch.Tensor]]]
 
 
 def run_recipe(recipe: Recipe, out: Path, *, workers: int = 1, save_steps: int = 200, compiled: bool = False) -> Path:
     """Train a recipe's stages in order, or go on where an earlier run of the same folder stopped.
+
+    Under `torchrun` the pictures of a step are divided among the processes; the first one writes.
 
     Args:
         recipe: What to train.
@@ -42,15 +48,19 @@ def run_recipe(recipe: Recipe, out: Path, *, workers: int = 1, save_steps: int =
         The folder of the trained model, which `saccade.load` reads.
 
     Raises:
-        ConfigError: when the folder holds a run of another recipe.
+        ConfigError: when the folder holds a run of another recipe, or a step's pictures cannot be divided.
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
-    out.mkdir(parents=True, exist_ok=True)
     config = preset(recipe.preset)
     config.description = recipe.description
-    _claim(recipe, config, out)
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    with processes.main_process_first():
+        out.mkdir(parents=True, exist_ok=True)
+        _claim(recipe, config, out)
     set_seed(recipe.seed)
     model = SaccadeForConditionalGeneration(config)
+    if recipe.base is not None:
+        _start_from(recipe.base, model)
     tokenizer = load_tokenizer(recipe.tokenizer)
     for number, stage in enumerate(recipe.stages):
         folder = out / f"{number}-{stage.name}"
@@ -69,9 +79,11 @@ def run_recipe(recipe: Recipe, out: Path, *, workers: int = 1, save_steps: int =
             save_steps=save_steps,
             compiled=compiled,
         )
-        build_processor(config, tokenizer).save_pretrained(folder / "unfinished")
-        model.save_pretrained(folder / "unfinished")
-        (folder / "unfinished").rename(weights)
+        if processes.is_main_process:
+            build_processor(config, tokenizer).save_pretrained(folder / "unfinished")
+            model.save_pretrained(folder / "unfinished")
+            (folder / "unfinished").rename(weights)
+        processes.wait_for_everyone()
     return weights
 
 
@@ -86,15 +98,19 @@ def train_stage(
     workers: int = 1,
     save_steps: int = 200,
     compiled: bool = False,
+    patches: NDArray[np.float16] | None = None,
 ) -> None:
     """Train one stage in place; checkpoints go to `folder`, and a run found there goes on.
+
+    `patches` `[pictures, views, patches, vision_dim]` are what the frozen tower makes of the stage's pictures, where
+    they were computed before.
 
     Raises:
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
     # Not left to the Trainer: heads are drawn before it exists, and must not depend on what ran before.
     set_seed(seed)
-    module, dataset, collate = _task(model, tokenizer, stage)
+    module, dataset, collate = _task(model, tokenizer, stage, patches)
     interrupt, bar = StopOnInterrupt(), ProgressBar(stage.name, log, stage.pictures)
     trainer = StageTrainer(
         model=module,
@@ -112,6 +128,19 @@ def train_stage(
         raise KeyboardInterrupt
 
 
+def _start_from(base: str, model: SaccadeForConditionalGeneration) -> None:
+    """Copy the weights of another model.
+
+    Raises:
+        ConfigError: when its tensors have other names or shapes.
+    """
+    weights = load(base, device="cpu", dtype="float32").model.state_dict()
+    here = model.state_dict()
+    if {name: tensor.shape for name, tensor in weights.items()} != {name: value.shape for name, value in here.items()}:
+        raise ConfigError(f"the weights of base {base!r} do not fit the recipe's preset: change one of them")
+    model.load_state_dict(weights)
+
+
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a folder of the package's assets, or from a path."""
     bundled = resources.files("saccade") / "assets" / source
@@ -125,12 +154,14 @@ def _arguments(
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=stage.steps,
-        per_device_train_batch_size=stage.pictures,
+        per_device_train_batch_size=_share(stage),
         lr_scheduler_type=stage.schedule,
         warmup_steps=round(stage.warmup * stage.steps),
         max_grad_norm=stage.max_grad_norm,
         bf16=torch.cuda.is_available(),
         use_cpu=not torch.cuda.is_available(),
+        ddp_backend="gloo" if PartialState().num_processes > 1 and not torch.cuda.is_available() else None,
+        ddp_find_unused_parameters=False,
         logging_steps=20,
         save_steps=save_steps,
         save_total_limit=1,
@@ -143,25 +174,42 @@ def _arguments(
     )
 
 
-def _task(model: SaccadeForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, stage: Stage) -> Task:
+def _share(stage: Stage) -> int:
+    """Pictures of a step that one process takes, on one device."""
+    processes: int = PartialState().num_processes
+    if stage.pictures % processes:
+        raise ConfigError(
+            f"stage {stage.name} has {stage.pictures} pictures in a step, which {processes} processes cannot divide: "
+            "start another number of processes"
+        )
+    return stage.pictures // processes
+
+
+def _task(
+    model: SaccadeForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    stage: Stage,
+    patches: NDArray[np.float16] | None,
+) -> Task:
     """Return what a stage trains, on which data, collated how."""
     config, length = model.config, stage.steps * stage.pictures
     if stage.task == "patches":
+        if config.image.layout != "single":
+            raise ConfigError(
+                f"stage {stage.name} labels the patches of one view of a picture, not of a layout of "
+                f"{config.image.layout!r}: train the tower with the single layout first"
+            )
         labelled = PatchDataset(stage.families, length, config.image, grid=config.grid)
         return PatchPretraining(model.model), labelled, partial(collate_patches, config)
     encoder = Encoder(config, tokenizer)
-    shared: dict[str, Any] = {"families": stage.families, "length": length, "image": config.image, "encoder": encoder}
-    data = (
-        CaptionDataset(**shared)
-        if stage.task == "captions"
-        else QuestionDataset(
-            **shared,
-            questions=stage.questions,
-            turns=stage.turns,
-            where=stage.where,
-            describe=stage.describe,
-        )
-    )
+    shared: dict[str, Any] = {
+        "families": stage.families,
+        "length": length,
+        "image": config.image,
+        "patches": patches,
+        "encoder": encoder,
+    }
+    data = CaptionDataset(**shared) if stage.task == "captions" else QuestionDataset(**shared, stage=stage)
     return model, data, encoder.collate
 
 
@@ -172,6 +220,7 @@ def _claim(recipe: Recipe, config: SaccadeConfig, out: Path) -> None:
     }
     claim = {"recipe": recipe.model_dump(mode="json"), "model": model}
     file = out / "run.json"
-    if file.exists() and json.loads(file.read_text()) != claim:
+    if not file.exists():
+        file.write_text(json.dumps(claim, indent=2) + "\n")
+    elif json.loads(file.read_text()) != claim:
         raise ConfigError(f"{out} holds a run of another recipe (see {file}): choose an empty folder, or remove it")
-    file.write_text(json.dumps(claim, indent=2) + "\n")

@@ -33,8 +33,11 @@ class Stage(Frozen):
         pictures: Pictures in a step.
         questions: Questions asked of a picture in a step ("questions" only).
         turns: Questions in one conversation; a picture's questions are asked in several.
+        emphasis: How many times as often as others a type of question is asked ("questions" only).
         where: Share of the pictures of which it is also asked where something is ("questions" only).
         describe: Share of the pictures whose caption is also asked for ("questions" only).
+        second_picture: Share of the pictures that share a conversation with another one ("questions" only).
+        small_talk: Share of the conversations with a turn that needs no picture ("questions" only).
         families: Families of the rendered world, each with its share of the pictures.
         schedule: Learning rate over the steps, after a linear warm-up.
         warmup: Share of the steps with rising learning rate.
@@ -50,8 +53,11 @@ class Stage(Frozen):
     pictures: PositiveInt
     questions: PositiveInt = 1
     turns: PositiveInt = 1
+    emphasis: dict[str, PositiveFloat] = {}
     where: Share = 0.0
     describe: Share = 0.0
+    second_picture: Share = 0.0
+    small_talk: Share = 0.0
     families: dict[str, PositiveFloat] = Field(min_length=1)
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
@@ -68,6 +74,7 @@ class Recipe(Frozen):
         preset: Name of a preset.
         tokenizer: A folder of the package's assets, or a path, that holds the tokenizer.
         stages: In order; each starts from the weights the one before left.
+        base: Name, folder or hub id of the model whose weights the first stage starts from; None for fresh weights.
         seed: Of weights, order of the data, and dropout.
         description: One line for people, kept in the trained model's configuration.
     """
@@ -76,6 +83,7 @@ class Recipe(Frozen):
     preset: str
     tokenizer: str
     stages: tuple[Stage, ...] = Field(min_length=1)
+    base: str | None = None
     seed: int = 0
     description: str | None = None
 

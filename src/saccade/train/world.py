@@ -4,6 +4,7 @@ import itertools
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -16,12 +17,26 @@ class Pictures(Dataset[Any]):
     """A map from a number to a scene of the training split; families have their shares of the numbers.
 
     A map, not a stream: an interrupted run resumes at any place without drawing what came before.
+
+    Args:
+        families: Families of the rendered world, each with its share.
+        length: Number of pictures.
+        image: How pictures become views.
+        patches: What a frozen tower makes of each picture, `[length, views, patches, vision_dim]`, computed before; the
+            views are then not cut.
     """
 
-    def __init__(self, families: dict[str, float], length: int, image: ImageConfig) -> None:
+    def __init__(
+        self,
+        families: dict[str, float],
+        length: int,
+        image: ImageConfig,
+        patches: NDArray[np.float16] | None = None,
+    ) -> None:
         self.cycle = _cycle(families)
         self.length = length
         self.image = image
+        self.patches = patches
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -34,8 +49,11 @@ class Pictures(Dataset[Any]):
         before, per_turn = self.cycle[:place].count(family), self.cycle.count(family)
         return scenes.render(family, "train", turn * per_turn + before)
 
-    def views(self, scene: scenes.Scene) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Views of a scene's picture, uint8 `[views, 3, side, side]`."""
+    def views(self, number: int, scene: scenes.Scene) -> NDArray[Any]:
+        """Views of a picture, uint8 `[views, 3, side, side]`, or its patches where there are any."""
+        if self.patches is not None:
+            stored: NDArray[np.float16] = self.patches[number]
+            return stored
         return to_views(Image.fromarray(scene.image), self.image)
 
 

@@ -2,6 +2,7 @@
 
 from saccade.vlm.answers import Answer, Timings
 from saccade.vlm.chat import Chat, Conversation
+from saccade.vlm.choosing import Choice
 from saccade.vlm.generation import Sampling
 from saccade.vlm.inputs import EncodedImage, Picture
 from saccade.vlm.streaming import Event
@@ -11,6 +12,7 @@ __all__ = [
     "VLM",
     "Answer",
     "Chat",
+    "Choice",
     "Conversation",
     "EncodedImage",
     "Event",

@@ -18,9 +18,11 @@ import numpy as np
 import torch
 
 from saccade.errors import ConfigError
-from saccade.image.transform import normalize, open_image, to_views
+from saccade.explain import Explanation, check_explainable, explain
+from saccade.image.transform import ImageSource, normalize, open_image, to_views
 from saccade.vlm.answers import Answer, Stopwatch
 from saccade.vlm.chat import Chat, Conversation
+from saccade.vlm.choosing import Choice, choose
 from saccade.vlm.generation import Sampling, SamplingOptions, generate
 from saccade.vlm.inputs import EncodedImage, Picture, batch_inputs
 from saccade.vlm.streaming import Background, Event
@@ -118,6 +120,27 @@ class VLM:
     def stream(self, image: Picture | None, question: str, **options: Unpack[SamplingOptions]) -> Iterator[Event]:
         """Answer like `ask`, piece by piece; the last event carries the `Answer`."""
         return self.stream_answer(_single(image, question), Sampling(**options))
+
+    def choose(self, image: Picture | None, question: str, options: Sequence[str]) -> Choice:
+        """Say how likely each of the given answers is; see `saccade.vlm.choosing.choose`."""
+        return choose(
+            self.model, self.processor, question, self.encode_batch([] if image is None else [image]), options
+        )
+
+    def explain(self, image: ImageSource, question: str, **options: Unpack[SamplingOptions]) -> Explanation:
+        """Answer like `ask`, and say what the compressor and the query module looked at.
+
+        Takes the picture itself: an `EncodedImage` has no pixels to draw on, and without a picture nothing was looked
+        at. Both are refused with an ImageError, and a model without SAP and EmbQ with a ConfigError.
+        """
+        check_explainable(self.model.config)
+        sampling = Sampling(**options)
+        picture = open_image(image, self.model.config.image.max_pixels)
+        shown = self.encode(picture)
+        conversation = Conversation().ask(question, (shown,))
+        answer = self.answer([conversation], sampling)[0]
+        inputs = batch_inputs([conversation], [shown], self.processor)
+        return explain(self.model, self.processor.tokenizer, picture, inputs, question=question, answer=answer.text)
 
     def chat(self) -> Chat:
         """Start a conversation that remembers its turns and pictures."""

@@ -8,17 +8,20 @@ fonts, strokes and wordings.
 from saccade.data.scenes.colors import COLORS
 from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.frozen import fingerprint, frozen_test
-from saccade.data.scenes.glyphs import CHARACTERS
+from saccade.data.scenes.glyphs import CHARACTERS, DIGITS
 from saccade.data.scenes.labels import patch_labels
-from saccade.data.scenes.practice_questions import ask_to_describe, ask_where
+from saccade.data.scenes.practice_questions import ask_again, ask_to_describe, ask_where
 from saccade.data.scenes.scene import SPLITS, WORLD_VERSION, Question, Scene, SceneObject
 from saccade.data.scenes.shapes import SHAPES
 from saccade.data.scenes.sheet import contact_sheet
-from saccade.data.scenes.world import FAMILIES, render, sketch
+from saccade.data.scenes.small_talk import ask_without_picture
+from saccade.data.scenes.wording import about_picture
+from saccade.data.scenes.world import FAMILIES, families, render, sketch
 
 __all__ = [
     "CHARACTERS",
     "COLORS",
+    "DIGITS",
     "FAMILIES",
     "SHAPES",
     "SPLITS",
@@ -27,9 +30,13 @@ __all__ = [
     "Question",
     "Scene",
     "SceneObject",
+    "about_picture",
+    "ask_again",
     "ask_to_describe",
     "ask_where",
+    "ask_without_picture",
     "contact_sheet",
+    "families",
     "fingerprint",
     "frozen_test",
     "patch_labels",

@@ -19,9 +19,14 @@ _NOISE_SIDE = 320
 _NOISE_SEED = 20250101
 
 
-def draw_size(dice: Dice) -> tuple[int, int]:
-    """Width and height of a picture in pixels: shorter side 72 to 160, aspect up to 1.6, landscape or portrait."""
-    short = dice.between(*_SHORT_SIDE)
+def draw_size(dice: Dice, short_side: tuple[int, int] = _SHORT_SIDE) -> tuple[int, int]:
+    """Width and height of a picture in pixels, landscape or portrait.
+
+    Args:
+        dice: Draws them.
+        short_side: Least and greatest shorter side; the longer one is up to 1.6 times as long.
+    """
+    short = dice.between(*short_side)
     long = round(short * dice.uniform(1.0, _LONGEST_ASPECT)) if dice.chance(0.75) else short
     return (long, short) if dice.chance(0.5) else (short, long)
 

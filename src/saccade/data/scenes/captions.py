@@ -26,7 +26,7 @@ def place_words(item: SceneObject, width: int, height: int) -> str:
 
 
 def noun(item: SceneObject) -> str:
-    """What an object is called: "red circle", "blue 7"."""
+    """What an object is called: "red circle", "blue 7", "green sign"."""
     return f"{item.color} {_kind(item)}"
 
 
@@ -38,13 +38,13 @@ def named(item: SceneObject, objects: tuple[SceneObject, ...]) -> list[str]:
         names.append(f"the {noun(item)}")
     if sum(kind for _, kind in alike) == 1:
         names.append(f"the {_kind(item)}")
-    if sum(color for color, _ in alike) == 1:
+    if sum(color for color, _ in alike) == 1 and not item.kind:
         names.append(f"the {item.color} {'object' if item.shape else 'digit'}")
     return names
 
 
 def _kind(item: SceneObject) -> str:
-    return item.shape or item.character
+    return item.kind or item.shape or item.character
 
 
 def write_caption(dice: Dice, objects: tuple[SceneObject, ...], width: int, height: int, kind: str) -> str:
@@ -57,15 +57,42 @@ def write_caption(dice: Dice, objects: tuple[SceneObject, ...], width: int, heig
         height: Of the picture, in pixels.
         kind: What one of the things is called ("object", "digit").
     """
+    return dice.pick(_TEMPLATES)(numbered(objects, kind), _things(objects, width, height))
 
-    def reading_order(item: SceneObject) -> tuple[int, float]:
-        return place(item, width, height)[0], item.center[0]
 
-    things = [
-        (with_article(noun(item)), place_words(item, width, height)) for item in sorted(objects, key=reading_order)
+def write_partial_caption(
+    dice: Dice, objects: tuple[SceneObject, ...], width: int, height: int, kind: str, named: int
+) -> str:
+    """A caption that begins with the number of objects and names only some of them.
+
+    Args:
+        dice: Chooses what is named.
+        objects: What is in the picture.
+        width: Of the picture, in pixels.
+        height: Of the picture, in pixels.
+        kind: What one of the things is called ("object", "digit").
+        named: How many of the objects are named.
+    """
+    chosen = _things(tuple(dice.shuffled(objects)[:named]), width, height)
+    return f"{numbered(objects, kind)}, among them {listed([f'{what} {where}' for what, where in chosen])}."
+
+
+def in_reading_order(objects: tuple[SceneObject, ...], width: int, height: int) -> list[SceneObject]:
+    """The objects row by row in a 3 x 3 division of the picture, each row from the left."""
+    return sorted(objects, key=lambda item: (place(item, width, height)[0], item.center[0]))
+
+
+def numbered(objects: tuple[SceneObject, ...], kind: str) -> str:
+    """The number of objects with what one of them is called: "1 sign", "3 signs"."""
+    return f"{len(objects)} {kind if len(objects) == 1 else f'{kind}s'}"
+
+
+def _things(objects: tuple[SceneObject, ...], width: int, height: int) -> list[tuple[str, str]]:
+    """Each object in reading order, as a noun with its article and words for its place."""
+    return [
+        (with_article(noun(item)), place_words(item, width, height))
+        for item in in_reading_order(objects, width, height)
     ]
-    plural = kind if len(objects) == 1 else f"{kind}s"
-    return dice.pick(_TEMPLATES)(f"{len(objects)} {plural}", things)
 
 
 def _plain(number: str, things: list[tuple[str, str]]) -> str:

@@ -48,6 +48,11 @@ def distance(first: RGB, second: RGB) -> float:
     return float(((2 * red * red + 4 * green * green + 3 * blue * blue) / 9) ** 0.5)
 
 
+def lightness(color: RGB) -> float:
+    """How light a color looks, 0 (black) to 255 (white): what letters need to differ in from what they stand on."""
+    return 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+
+
 def backdrop(dice: Dice, inks: Sequence[RGB]) -> tuple[RGB, RGB]:
     """Two muted background colors (the ends of a gradient, possibly equal) that every ink stands out from.
 

@@ -6,8 +6,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from saccade.data.scenes.scene import WORLD_VERSION
-
 T = TypeVar("T")
 
 
@@ -61,11 +59,12 @@ class Dice:
         return deck
 
 
-def dice_for(family: str, split: str, index: int) -> Dice:
+def dice_for(family: str, split: str, index: int, since: int = 1) -> Dice:
     """The dice of one scene.
 
-    World, family, split and index enter the seed as separate words, so no two of them share a stream: the splits are
-    disjoint by construction, and scene 1000000 costs as much as scene 0.
+    Version, family, split and index enter the seed as separate words, so no two of them share a stream: the splits are
+    disjoint by construction, and scene 1000000 costs as much as scene 0. The version is the one `since` which the
+    family is what it is, so that a new world keeps the scenes of the families that it does not change.
     """
-    entropy = (int(WORLD_VERSION), zlib.crc32(family.encode()), zlib.crc32(split.encode()), index)
+    entropy = (since, zlib.crc32(family.encode()), zlib.crc32(split.encode()), index)
     return Dice(np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy))))

@@ -6,7 +6,7 @@ from saccade.data.scenes.captions import write_caption
 from saccade.data.scenes.colors import COLORS, shade
 from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.figures import GlyphFigure, painter
-from saccade.data.scenes.glyphs import CHARACTERS
+from saccade.data.scenes.glyphs import DIGITS
 from saccade.data.scenes.scene import Question, SceneObject, Sketch
 from saccade.data.scenes.wording import ask
 
@@ -45,7 +45,7 @@ def _draw_figures(dice: Dice, split: str, number: int, handwritten: bool, width:
     line = dice.random() if dice.chance(0.65) else None
     figures = []
     for place in range(number):
-        character = dice.pick(CHARACTERS)
+        character = dice.pick(DIGITS)
         glyph = glyphs.draw_handwritten(dice, character, split) if handwritten else glyphs.printed(font, character)
         warp = glyphs.draw_warp(dice, handwritten, split)
         unit_width, unit_height = warp.extent(glyph, 1.0)

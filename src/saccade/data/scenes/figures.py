@@ -1,4 +1,4 @@
-"""Figures: shapes and characters with their ink and their place, ready to be painted."""
+"""Figures: shapes, characters and boxes with their ink and their place, ready to be painted."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from saccade.data.scenes.canvas import Canvas, Ground
 from saccade.data.scenes.colors import RGB
 from saccade.data.scenes.glyphs import Glyph, Warp
 from saccade.data.scenes.scene import Instances, Pixels, SceneObject
-from saccade.data.scenes.shapes import coverage
+from saccade.data.scenes.shapes import box_coverage, box_reach, coverage
 
 
 @dataclass(frozen=True, slots=True)
 class ShapeFigure:
-    """A shape: center and radius in pixels, angle in radians."""
+    """A shape: center and radius in pixels, angle in radians; `kind` and `content` as in a `SceneObject`."""
 
     shape: str
     color: str
@@ -22,11 +22,13 @@ class ShapeFigure:
     y: float
     radius: float
     angle: float
+    kind: str = ""
+    content: str = ""
 
     def as_object(self) -> SceneObject:
         """What the scene says of it."""
         box = (self.x - self.radius, self.y - self.radius, self.x + self.radius, self.y + self.radius)
-        return SceneObject(shape=self.shape, color=self.color, character="", box=box)
+        return SceneObject(self.shape, self.color, "", box, self.kind, self.content)
 
     def paint(self, canvas: Canvas, number: int) -> None:
         """Paint it as instance `number`."""
@@ -59,13 +61,52 @@ class GlyphFigure:
         canvas.paint(covered, left, top, self.rgb, number)
 
 
+@dataclass(frozen=True, slots=True)
+class BoxFigure:
+    """A board, a bar or a line: center and halves of its sides in pixels, angle in radians, radius of its corners.
+
+    `opacity` below 1 lets what lies below shine through. `kind` and `content` as in a `SceneObject`.
+    """
+
+    color: str
+    rgb: RGB
+    x: float
+    y: float
+    half_width: float
+    half_height: float
+    angle: float = 0.0
+    corner: float = 0.0
+    opacity: float = 1.0
+    kind: str = ""
+    content: str = ""
+
+    def as_object(self) -> SceneObject:
+        """What the scene says of it."""
+        across, down = box_reach(self.half_width, self.half_height, self.angle)
+        box = (self.x - across, self.y - down, self.x + across, self.y + down)
+        return SceneObject("", self.color, "", box, self.kind, self.content)
+
+    def paint(self, canvas: Canvas, number: int) -> None:
+        """Paint it as instance `number`."""
+        covered, left, top = box_coverage(self.x, self.y, self.half_width, self.half_height, self.angle, self.corner)
+        canvas.paint(covered * self.opacity, left, top, self.rgb, number)
+
+
+Figure = ShapeFigure | GlyphFigure | BoxFigure
+
+
 def painter(
-    width: int, height: int, ground: Ground, figures: Sequence[ShapeFigure | GlyphFigure]
+    width: int, height: int, ground: Ground, figures: Sequence[Figure], backing: Sequence[Figure] = ()
 ) -> Callable[[], tuple[Pixels, Instances]]:
-    """Return the function that paints figures on a background; the first figure is instance 1."""
+    """Return the function that paints figures on a background; the first figure is instance 1.
+
+    What is `backing` is painted first and counts as background.
+    """
 
     def paint() -> tuple[Pixels, Instances]:
         canvas = Canvas(width, height, ground)
+        for figure in backing:
+            figure.paint(canvas, 0)
         for number, figure in enumerate(figures, start=1):
             figure.paint(canvas, number)
         return canvas.finish(), canvas.instances

@@ -9,10 +9,10 @@ from itertools import count, groupby
 from operator import itemgetter
 
 from saccade.data.scenes.scene import WORLD_VERSION, Question, Sketch
-from saccade.data.scenes.world import FAMILIES, sketch
+from saccade.data.scenes.world import FAMILIES, families, sketch
 from saccade.errors import DataError
 
-# For each form: how many answers it has, and how many questions a frozen test asks for each of them. Within a form
+# For each form: how many answers a frozen test has, and how many questions it asks for each of them. Within a form
 # every answer comes up equally often, so a model that cannot see, even one that reads the form off the question, scores
 # no better than one over the number of answers.
 _QUOTAS: dict[str, dict[str, tuple[int, int]]] = {
@@ -40,6 +40,35 @@ _QUOTAS: dict[str, dict[str, tuple[int, int]]] = {
         "printed.place": (10, 7),
         "printed.ink": (10, 7),
     },
+    "clutter": {
+        "color.shape": (8, 16),
+        "color.digit": (8, 16),
+        "shape.ink": (6, 42),
+        "ink": (10, 25),
+        "existence.shape": (2, 63),
+        "existence.digit": (2, 63),
+    },
+    "text": {
+        "word.large": (40, 3),
+        "word.medium": (40, 3),
+        "word.small": (40, 3),
+        "number.large": (120, 1),
+        "number.medium": (120, 1),
+        "number.small": (120, 1),
+        "color.large": (8, 15),
+        "color.medium": (8, 15),
+        "color.small": (8, 15),
+    },
+    "charts": {
+        "value.bar": (9, 14),
+        "value.point": (9, 14),
+        "largest.bar": (8, 16),
+        "largest.point": (8, 16),
+        "smallest.bar": (8, 16),
+        "smallest.point": (8, 16),
+        "difference.bar": (8, 16),
+        "difference.point": (8, 16),
+    },
 }
 _PER_SCENE = 3
 _FROZEN_SPLITS = ("test", "shifted")
@@ -50,8 +79,9 @@ _QUANTUM = 4
 @cache
 def _frozen(family: str, split: str) -> tuple[tuple[int, Question], ...]:
     quotas = _QUOTAS[family]
-    wanted = sum(answers * each for answers, each in quotas.values())
+    wanted = {form: answers * each for form, (answers, each) in quotas.items()}
     filled: Counter[tuple[str, str]] = Counter()
+    asked_of: Counter[str] = Counter()
     chosen: list[tuple[int, Question]] = []
     for index in count():
         asked = sketch(family, split, index).questions
@@ -65,11 +95,14 @@ def _frozen(family: str, split: str) -> tuple[tuple[int, Question], ...]:
         taken = 0
         for question in ranked:
             cell = question.form, question.answer
-            if filled[cell] < quotas[question.form][1] and taken < _PER_SCENE:
+            # Of numbers there are more than a test has room for: the form may be full before the answer is.
+            free = filled[cell] < quotas[question.form][1] and asked_of[question.form] < wanted[question.form]
+            if free and taken < _PER_SCENE:
                 filled[cell] += 1
+                asked_of[question.form] += 1
                 taken += 1
                 chosen.append((index, question))
-        if len(chosen) == wanted:
+        if len(chosen) == sum(wanted.values()):
             break
     return tuple(chosen)
 
@@ -78,7 +111,7 @@ def frozen_test(family: str, split: str = "test") -> list[tuple[int, Question]]:
     """The balanced test of a family: (scene index, question) pairs in order of the scenes.
 
     Scenes are taken from 0 upward until each answer of each form of question has its share, at most three questions
-    from one scene. Symbolic work only; it takes a second or two and is remembered.
+    from one scene. Symbolic work only; it takes a few seconds at most and is remembered.
 
     Args:
         family: One of `FAMILIES`.
@@ -95,14 +128,14 @@ def frozen_test(family: str, split: str = "test") -> list[tuple[int, Question]]:
     return list(_frozen(family, split))
 
 
-def fingerprint(split: str) -> str:
+def fingerprint(split: str, version: str = WORLD_VERSION) -> str:
     """SHA-256 (hex) over the symbols of the frozen tests of a split: sizes, objects, captions, questions, answers.
 
     Raises:
-        DataError: The split has no frozen test.
+        DataError: The split has no frozen test, or the world no such version.
     """
-    digest = hashlib.sha256(f"world {WORLD_VERSION} {split}".encode())
-    for family in FAMILIES:
+    digest = hashlib.sha256(f"world {version} {split}".encode())
+    for family in families(version):
         for index, group in groupby(frozen_test(family, split), key=itemgetter(0)):
             asked = [[question.text, question.answer, question.form] for _, question in group]
             line = [family, index, *_symbols(sketch(family, split, index)), asked]
@@ -110,15 +143,19 @@ def fingerprint(split: str) -> str:
     return digest.hexdigest()
 
 
-def stored_fingerprints() -> dict[str, str]:
-    """The fingerprints this version of the world was frozen with, by split."""
-    stored: dict[str, str] = json.loads((files(__package__) / "frozen.json").read_text())[f"world {WORLD_VERSION}"]
+def stored_fingerprints(version: str = WORLD_VERSION) -> dict[str, str]:
+    """The fingerprints a version of the world was frozen with, by split."""
+    stored: dict[str, str] = json.loads((files(__package__) / "frozen.json").read_text())[f"world {version}"]
     return stored
 
 
 def _symbols(drawn: Sketch) -> list[object]:
     objects = [
-        [item.shape, item.color, item.character, *(round(edge * _QUANTUM) for edge in item.box)]
-        for item in drawn.objects
+        [
+            *(item.shape, item.color, item.character),
+            *(round(edge * _QUANTUM) for edge in item.box),
+            *((item.kind, item.content) if item.kind else ()),
+        ]
+        for item in drawn.objects + drawn.marks
     ]
     return [drawn.width, drawn.height, objects, drawn.caption]

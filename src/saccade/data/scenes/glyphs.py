@@ -1,6 +1,7 @@
 """Characters, handwritten and printed, as one kind of thing: a grayscale bitmap stamped into the picture as ink."""
 
 import math
+import string
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from saccade.data.scenes.canvas import Coverage
 from saccade.data.scenes.dice import Dice
 
-CHARACTERS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+DIGITS = tuple(string.digits)
+CHARACTERS = DIGITS + tuple(string.ascii_uppercase)
 
 # Rows of the handwritten digits. The rows come writer by writer, so contiguous blocks keep the held-out hands apart.
 # `shifted` shares the rows of `test`: what it shifts is fonts, shades and words.
@@ -105,6 +107,19 @@ def printed(font: str, character: str) -> Glyph:
     return Glyph(bitmap=cell, box=_ink_box(cell), edge=1.0)
 
 
+def pen(font: str, character: str) -> tuple[float, float, float]:
+    """How a character is set in a line, in cells of its bitmap.
+
+    Returns:
+        How far the pen moves on, and where the middle of the ink lies: right of the pen, and above the baseline.
+    """
+    atlas = _atlas()
+    names = atlas.fonts + atlas.shifted_fonts
+    left, top, right, bottom = printed(font, character).box
+    advance = float(atlas.advances[names.index(font), atlas.characters.index(character)])
+    return advance, (left + right) / 2 - atlas.origin, atlas.baseline - (top + bottom) / 2
+
+
 def stamp(glyph: Glyph, x: float, y: float, scale: float, warp: Warp) -> tuple[Coverage, int, int]:
     """Ink coverage of a warped glyph.
 
@@ -143,15 +158,16 @@ def stamp(glyph: Glyph, x: float, y: float, scale: float, warp: Warp) -> tuple[C
 
 
 def _shrunk(bitmap: Coverage, rows: Coverage, columns: Coverage, scale: float) -> Coverage:
-    """The bitmap averaged over 2 x 2 cells when it is drawn much smaller (rows and columns are adjusted in place)."""
-    if scale > 0.67:
-        return bitmap
-    for places in (rows, columns):
-        places -= np.float32(0.5)
-        places *= np.float32(0.5)
-    even = bitmap[: bitmap.shape[0] // 2 * 2, : bitmap.shape[1] // 2 * 2]
-    halves = even[0::2] + even[1::2]
-    return (halves[:, 0::2] + halves[:, 1::2]) * np.float32(0.25)
+    """The bitmap, averaged over 2 x 2 cells as often as it is drawn much smaller (rows and columns follow in place)."""
+    while scale <= 0.67:
+        for places in (rows, columns):
+            places -= np.float32(0.5)
+            places *= np.float32(0.5)
+        even = bitmap[: bitmap.shape[0] // 2 * 2, : bitmap.shape[1] // 2 * 2]
+        halves = even[0::2] + even[1::2]
+        bitmap = (halves[:, 0::2] + halves[:, 1::2]) * np.float32(0.25)
+        scale *= 2
+    return bitmap
 
 
 def _sample(bitmap: Coverage, rows: Coverage, columns: Coverage) -> Coverage:
@@ -179,6 +195,9 @@ def _sample(bitmap: Coverage, rows: Coverage, columns: Coverage) -> Coverage:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Atlas:
     cells: Coverage
+    advances: Coverage
+    baseline: int
+    origin: int
     characters: tuple[str, ...]
     fonts: tuple[str, ...]
     shifted_fonts: tuple[str, ...]
@@ -191,6 +210,9 @@ def _atlas() -> _Atlas:
         names = stored["fonts"].tolist()
         return _Atlas(
             cells=stored["cells"].astype(np.float32) / np.float32(stored["levels"] - 1),
+            advances=stored["advances"],
+            baseline=int(stored["baseline"]),
+            origin=int(stored["origin"]),
             characters=tuple(stored["characters"].tolist()),
             fonts=tuple(name for name, held in zip(names, shifted, strict=True) if not held),
             shifted_fonts=tuple(name for name, held in zip(names, shifted, strict=True) if held),
@@ -209,7 +231,7 @@ def _rows_by_class(split: str) -> dict[str, tuple[int, ...]]:
     first, stop = ROWS[split]
     return {
         character: tuple(int(row) for row in range(first, stop) if labels[row] == int(character))
-        for character in CHARACTERS
+        for character in DIGITS
     }
 
 

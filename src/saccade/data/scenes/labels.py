@@ -25,7 +25,8 @@ def patch_labels(scene: Scene, grid: int) -> dict[str, NDArray[np.int64] | NDArr
 
     Returns:
         `shape`, `color`, `character`: int64 `[grid, grid]`, 0 for nothing, else 1 + the index into `SHAPES`, `COLORS`,
-        `CHARACTERS`, of the object that covers most of the patch, if it covers at least `LEAST_COVERAGE` of it.
+        `CHARACTERS`, of the object that covers most of the patch, if it covers at least `LEAST_COVERAGE` of it. A mark
+        that covers as much comes before the object it stands on.
         `center`: int64 `[grid, grid]`, 1 where the center of an object's box falls (a ring's may be bare background).
         `offset`: float32 `[grid, grid, 2]`, (x, y) from the middle of a labelled patch to the center of its object, in
         fractions of the picture's sides; 0 elsewhere.
@@ -38,13 +39,14 @@ def patch_labels(scene: Scene, grid: int) -> dict[str, NDArray[np.int64] | NDArr
         raise DataError(
             f"grid must lie between 1 and the shorter side of the picture, {min(height, width)}, not {grid}"
         )
+    things = scene.objects + scene.marks
     owner = _owners(scene, grid)
     labels: dict[str, NDArray[np.int64] | NDArray[np.float32]] = {}
     for field, vocabulary in _VOCABULARIES.items():
-        words = [getattr(item, field) for item in scene.objects]
+        words = [getattr(item, field) for item in things]
         table = np.array([0] + [vocabulary.index(word) + 1 if word else 0 for word in words], dtype=np.int64)
         labels[field] = table[owner]
-    centers = np.array([item.center for item in scene.objects], dtype=np.float64).reshape(-1, 2) / (width, height)
+    centers = np.array([item.center for item in things], dtype=np.float64).reshape(-1, 2) / (width, height)
     center = np.zeros((grid, grid), dtype=np.int64)
     columns, rows = np.minimum((centers * grid).astype(np.int64), grid - 1).T
     center[rows, columns] = 1
@@ -58,13 +60,17 @@ def patch_labels(scene: Scene, grid: int) -> dict[str, NDArray[np.int64] | NDArr
 
 
 def _owners(scene: Scene, grid: int) -> NDArray[np.int64]:
-    """The number (index + 1) of the object each patch shows, 0 for none, `[grid, grid]`."""
+    """The number (index + 1) of the object or mark each patch shows, 0 for none, `[grid, grid]`."""
     height, width = scene.instance_map.shape
-    numbers = np.arange(1, len(scene.objects) + 1, dtype=np.int8)
+    objects = len(scene.objects)
+    numbers = np.arange(1, objects + len(scene.marks) + 1, dtype=np.int8)
     masks = (scene.instance_map == numbers[:, None, None]).astype(np.float32)
     shares = _overlaps(height, grid) @ masks @ _overlaps(width, grid).T
-    owner: NDArray[np.int64] = shares.argmax(axis=0) + 1
-    owner[shares.max(axis=0) < LEAST_COVERAGE] = 0
+    owner: NDArray[np.int64] = shares[:objects].argmax(axis=0) + 1
+    owner[shares[:objects].max(axis=0) < LEAST_COVERAGE] = 0
+    if scene.marks:
+        marked = shares[objects:].max(axis=0) >= LEAST_COVERAGE
+        owner[marked] = objects + 1 + shares[objects:].argmax(axis=0)[marked]
     return owner
 
 

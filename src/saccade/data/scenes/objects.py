@@ -8,6 +8,7 @@ from saccade.data.scenes.colors import COLORS, shade
 from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.figures import ShapeFigure, painter
 from saccade.data.scenes.object_questions import ask_about_objects
+from saccade.data.scenes.scatter import scatter
 from saccade.data.scenes.scene import Sketch
 from saccade.data.scenes.shapes import SHAPES, TURNS
 
@@ -16,7 +17,6 @@ _DIAMETER = (0.18, 0.34)
 # Five of the largest would hardly fit: the upper end of the diameters gives way to the number of objects.
 _CROWDED = {4: 0.31, 5: 0.28}
 _GAP = 0.05
-_DARTS = 40
 
 
 def sketch_objects(dice: Dice, split: str) -> Sketch:
@@ -24,7 +24,9 @@ def sketch_objects(dice: Dice, split: str) -> Sketch:
     width, height = draw_size(dice)
     kinds = _draw_kinds(dice, dice.between(1, _MOST))
     figures = []
-    for (shape, color), (x, y, radius) in zip(kinds, _place(dice, len(kinds), width, height), strict=True):
+    diameters = (_DIAMETER[0], _CROWDED.get(len(kinds), _DIAMETER[1]))
+    spots = scatter(dice, len(kinds), width, height, diameters, _GAP, unit=min(width, height))
+    for (shape, color), (x, y, radius) in zip(kinds, spots, strict=True):
         angle = math.radians(dice.uniform(-1, 1) * TURNS[shape])
         figures.append(ShapeFigure(shape, color, shade(dice, color, split), x, y, radius, angle))
     ground = draw_ground(dice, [figure.rgb for figure in figures])
@@ -50,19 +52,3 @@ def _draw_kinds(dice: Dice, number: int) -> list[tuple[str, str]]:
         if both or shapes[:kept] != [shapes[0]] * kept:
             colors[:kept] = [colors[0]] * kept
     return list(zip(shapes, colors, strict=True))
-
-
-def _place(dice: Dice, number: int, width: int, height: int) -> list[tuple[float, float, float]]:
-    """(x, y, radius) of circles in the picture that keep a gap from each other and from the border."""
-    short = min(width, height)
-    gap = _GAP * short
-    while True:
-        placed: list[tuple[float, float, float]] = []
-        for _ in range(number * _DARTS):
-            radius = short * dice.uniform(_DIAMETER[0], _CROWDED.get(number, _DIAMETER[1])) / 2
-            margin = radius + gap / 2
-            x, y = dice.uniform(margin, width - margin), dice.uniform(margin, height - margin)
-            if all(math.hypot(x - x2, y - y2) >= radius + radius2 + gap for x2, y2, radius2 in placed):
-                placed.append((x, y, radius))
-                if len(placed) == number:
-                    return placed

@@ -1,4 +1,4 @@
-"""Sheets to practice on: a grid full of digits and shapes, nothing to ask, a label on almost every patch.
+"""Sheets to practice on: a grid full of characters and shapes, nothing to ask, a label on almost every patch.
 
 Patch labels teach several times more on such a sheet than on a scene, which is mostly background.
 """
@@ -11,13 +11,13 @@ from saccade.data.scenes.captions import write_caption
 from saccade.data.scenes.colors import COLORS, shade
 from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.figures import GlyphFigure, ShapeFigure, painter
-from saccade.data.scenes.glyphs import CHARACTERS
+from saccade.data.scenes.glyphs import CHARACTERS, DIGITS
 from saccade.data.scenes.scene import Sketch
 from saccade.data.scenes.shapes import SHAPES, TURNS
 
 _CELLS = {2: 0.65, 3: 0.35}
 _CHARACTER = 0.7
-_HANDWRITTEN = 0.8
+_HANDWRITTEN = 0.6
 _FILL = (0.6, 0.95)
 
 
@@ -44,8 +44,9 @@ def sketch_practice(dice: Dice, split: str) -> Sketch:
 
 
 def _character(dice: Dice, split: str, left: float, top: float, width: float, height: float) -> GlyphFigure:
-    """A digit in a cell that begins at (left, top)."""
-    character, handwritten = dice.pick(CHARACTERS), dice.chance(_HANDWRITTEN)
+    """A handwritten digit, or a printed digit or letter, in a cell that begins at (left, top)."""
+    handwritten = dice.chance(_HANDWRITTEN)
+    character = dice.pick(DIGITS if handwritten else CHARACTERS)
     glyph = (
         glyphs.draw_handwritten(dice, character, split)
         if handwritten

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-WORLD_VERSION = "1"
+WORLD_VERSION = "2"
 SPLITS = ("train", "val", "test", "shifted")
 
 Pixels = NDArray[np.uint8]
@@ -30,16 +30,20 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """One thing in the picture: a colored shape, or a colored character (the other name is then empty).
+    """One thing in the picture: a colored shape, a colored character, or a thing of another kind.
 
-    `box` is (left, top, right, bottom) in pixels, with (0, 0) the upper left corner of the picture. Its middle is the
-    object's center in every question and label.
+    `shape` and `character` are empty where the thing is none. `box` is (left, top, right, bottom) in pixels, with
+    (0, 0) the upper left corner of the picture. Its middle is the object's center in every question and label. `kind`
+    is what the thing is called if neither by its shape nor by its character ("sign", "bar", "point"); `content` is then
+    what stands on it, or the value it stands for.
     """
 
     shape: str
     color: str
     character: str
     box: Box
+    kind: str = ""
+    content: str = ""
 
     @property
     def center(self) -> tuple[float, float]:
@@ -53,7 +57,9 @@ class Scene:
     """One rendered scene.
 
     `image` is uint8 `[height, width, 3]`. `instance_map` is int8 `[height, width]`: 0 where the background shows, i + 1
-    where `objects[i]` covers more than half of the pixel.
+    where `objects[i]` covers more than half of the pixel; the numbers of `marks` follow on those of the objects.
+    `marks` are characters that belong to the objects, such as the letters on a sign: labelled, but counted and named
+    only with what they belong to.
     """
 
     family: str
@@ -64,6 +70,7 @@ class Scene:
     caption: str
     questions: tuple[Question, ...]
     instance_map: Instances
+    marks: tuple[SceneObject, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -76,3 +83,4 @@ class Sketch:
     caption: str
     questions: tuple[Question, ...]
     paint: Callable[[], tuple[Pixels, Instances]]
+    marks: tuple[SceneObject, ...] = ()

@@ -37,17 +37,59 @@ def coverage(shape: str, x: float, y: float, radius: float, angle: float) -> tup
     Returns:
         Coverage `[rows, columns]` in 0..1, anti-aliased over one pixel, and the pixel (left, top) of its corner.
     """
-    left, right = math.floor(x - radius - 1), math.ceil(x + radius + 1)
-    top, bottom = math.floor(y - radius - 1), math.ceil(y + radius + 1)
-    across = np.arange(left, right, dtype=np.float32) + np.float32(0.5 - x)
-    down = (np.arange(top, bottom, dtype=np.float32) + np.float32(0.5 - y))[:, None]
+    across, down, left, top = _around(x, y, radius, radius, angle)
+    return _covered(_DISTANCES[shape](across, down, radius)), left, top
+
+
+def box_coverage(
+    x: float, y: float, half_width: float, half_height: float, angle: float, corner: float
+) -> tuple[Coverage, int, int]:
+    """How much of each pixel a box covers: a board, a bar, or a line, which is a thin one.
+
+    Args:
+        x: Center in pixels from the left.
+        y: Center in pixels from the top.
+        half_width: Half its width in pixels.
+        half_height: Half its height in pixels.
+        angle: Turn in radians.
+        corner: Radius of its corners in pixels, at most the smaller half.
+
+    Returns:
+        Coverage `[rows, columns]` in 0..1, anti-aliased over one pixel, and the pixel (left, top) of its corner.
+    """
+    across, down, left, top = _around(x, y, *box_reach(half_width, half_height, angle), angle)
+    beside = np.abs(across) - np.float32(half_width - corner)
+    beyond = np.abs(down) - np.float32(half_height - corner)
+    # Inside, the nearest edge counts; outside a rounded corner, the way to the middle of its arc.
+    distance = np.minimum(np.maximum(beside, beyond), np.float32(0))
+    distance += np.hypot(np.maximum(beside, np.float32(0)), np.maximum(beyond, np.float32(0)))
+    return _covered(distance - np.float32(corner)), left, top
+
+
+def box_reach(half_width: float, half_height: float, angle: float) -> tuple[float, float]:
+    """How far a turned box reaches from its center, across and down."""
+    cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+    return cos * half_width + sin * half_height, sin * half_width + cos * half_height
+
+
+def _around(x: float, y: float, across: float, down: float, angle: float) -> tuple[Coverage, Coverage, int, int]:
+    """Places of the pixels around (x, y), seen from there and turned, and the pixel (left, top) of their corner."""
+    left, right = math.floor(x - across - 1), math.ceil(x + across + 1)
+    top, bottom = math.floor(y - down - 1), math.ceil(y + down + 1)
+    columns = np.arange(left, right, dtype=np.float32) + np.float32(0.5 - x)
+    rows = (np.arange(top, bottom, dtype=np.float32) + np.float32(0.5 - y))[:, None]
     if angle:
         cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
-        across, down = cos * across + sin * down, cos * down - sin * across
-    covered = _HALF - _DISTANCES[shape](across, down, radius)
+        columns, rows = cos * columns + sin * rows, cos * rows - sin * columns
+    return columns, rows, left, top
+
+
+def _covered(distance: Coverage) -> Coverage:
+    """Coverage in 0..1 from signed distances, which it takes over."""
+    covered = _HALF - distance
     np.maximum(covered, np.float32(0), out=covered)
     np.minimum(covered, np.float32(1), out=covered)
-    return covered, left, top
+    return covered
 
 
 def _circle(x: Coverage, y: Coverage, radius: float) -> Coverage:

@@ -1,5 +1,7 @@
 """How questions are put into words, and small matters of grammar."""
 
+from dataclasses import replace
+
 from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.scene import Question
 
@@ -17,6 +19,12 @@ _WORDINGS: dict[str, tuple[str, ...]] = {
         "What is the shape of {a}?",
         "Which shape does {a} have?",
         "Name the shape of {a}.",
+    ),
+    "shape.ink": (
+        "Which shape is painted {a}?",
+        "What shape has the color {a}?",
+        "Name the shape that is {a}.",
+        "Which of the shapes is {a}?",
     ),
     "count": (
         "How many {a} are there?",
@@ -79,7 +87,58 @@ _WORDINGS: dict[str, tuple[str, ...]] = {
         "Read the number.",
         "Read the number from left to right.",
     ),
+    "sign.word": (
+        "What does {a} say?",
+        "What word is on {a}?",
+        "Read the word on {a}.",
+        "Which word stands on {a}?",
+    ),
+    "sign.number": (
+        "What does {a} say?",
+        "What number is on {a}?",
+        "Read the number on {a}.",
+        "Which number stands on {a}?",
+    ),
+    "value": (
+        "What is the value of {a}?",
+        "What value does {a} have?",
+        "Which value does {a} show?",
+        "Read the value of {a}.",
+    ),
+    "largest.bar": (
+        "Which bar is the largest?",
+        "What color is the largest bar?",
+        "Which color does the tallest bar have?",
+        "Name the color of the highest bar.",
+    ),
+    "largest.point": (
+        "Which point is the highest?",
+        "What color is the highest point?",
+        "Which color does the point with the largest value have?",
+        "Name the color of the highest point.",
+    ),
+    "smallest.bar": (
+        "Which bar is the smallest?",
+        "What color is the smallest bar?",
+        "Which color does the shortest bar have?",
+        "Name the color of the lowest bar.",
+    ),
+    "smallest.point": (
+        "Which point is the lowest?",
+        "What color is the lowest point?",
+        "Which color does the point with the smallest value have?",
+        "Name the color of the lowest point.",
+    ),
+    "difference": (
+        "How much higher is {a} than {b}?",
+        "By how much is {a} higher than {b}?",
+        "What is the difference between {a} and {b}?",
+        "How much more does {a} show than {b}?",
+    ),
     "where": ("Where is {a}?", "Where in the picture is {a}?", "In the picture, where is {a}?"),
+    "talk.sum": ("What is {a} plus {b}?", "How much is {a} and {b}?", "Add {a} and {b}."),
+    "talk.after": ("What number comes after {a}?", "Which number is one more than {a}?"),
+    "talk.larger": ("Which is larger, {a} or {b}?", "Which of {a} and {b} is the larger number?"),
     "describe": (
         "Describe the picture.",
         "What is in the picture?",
@@ -90,6 +149,7 @@ _WORDINGS: dict[str, tuple[str, ...]] = {
 _SHIFTED_WORDINGS: dict[str, tuple[str, ...]] = {
     "color": ("Can you name the color that {a} has?", "Which color is {a}?", "The color of {a} is what?"),
     "shape": ("Can you name the shape that {a} has?", "Which shape is {a}?", "The shape of {a} is what?"),
+    "shape.ink": ("Can you name the shape that is {a}?", "The shape in {a} is what?", "What shape is drawn in {a}?"),
     "count": ("Can you count the {a}?", "The picture has how many {a}?", "What number of {a} does the picture show?"),
     "existence": ("Does the picture have {a}?", "Is {a} in the picture?", "Does {a} lie in the picture?"),
     "nearest.color": (
@@ -116,19 +176,50 @@ _SHIFTED_WORDINGS: dict[str, tuple[str, ...]] = {
     "place": ("Can you read the {a} digit?", "The digit {b} is what?", "Which is the {a} digit?"),
     "ink": ("Can you read the digit that is {a}?", "The {a} digit is what?", "What digit is {a}?"),
     "number": ("What is this number?", "Can you read the number?", "The picture shows which number?"),
+    "sign.word": ("Can you read the word on {a}?", "{a} says what?", "What is the word on {a}?"),
+    "sign.number": ("Can you read the number on {a}?", "{a} shows what number?", "What is the number on {a}?"),
+    "value": ("Can you read the value of {a}?", "{a} stands for what value?", "How much does {a} show?"),
+    "largest.bar": (
+        "The tallest bar has which color?",
+        "Can you name the color of the largest bar?",
+        "Which of the bars is the highest?",
+    ),
+    "largest.point": (
+        "The highest point has which color?",
+        "Can you name the color of the highest point?",
+        "Which of the points is the highest?",
+    ),
+    "smallest.bar": (
+        "The shortest bar has which color?",
+        "Can you name the color of the smallest bar?",
+        "Which of the bars is the lowest?",
+    ),
+    "smallest.point": (
+        "The lowest point has which color?",
+        "Can you name the color of the lowest point?",
+        "Which of the points is the lowest?",
+    ),
+    "difference": (
+        "{a} is higher than {b} by how much?",
+        "Can you tell how much higher {a} is than {b}?",
+        "How far is {a} above {b}?",
+    ),
 }
+_ORDINALS = ("first", "second")
 
 
-def ask(dice: Dice, split: str, form: str, answer: str, a: str = "", b: str = "", prefix: str = "") -> Question:
+def ask(
+    dice: Dice, split: str, form: str, answer: str, a: str = "", b: str = "", prefix: str = "", filed: str = ""
+) -> Question:
     """Word a question of a form; `shifted` is worded as no other split is.
 
     The wording is looked up by the whole name of the form, else by the part before its dot. A prefix (`printed.`) puts
-    the same wording under another type.
+    the same wording under another type; `filed` is the form of a question that goes by another name than its wording.
     """
     wordings = _SHIFTED_WORDINGS if split == "shifted" else _WORDINGS
     template = dice.pick(wordings[form] if form in wordings else wordings[form.partition(".")[0]])
     text = template.format(a=a, b=b)
-    form = prefix + form
+    form = filed or prefix + form
     return Question(text=text[0].upper() + text[1:], answer=answer, type=form.partition(".")[0], form=form)
 
 
@@ -140,3 +231,9 @@ def with_article(noun: str) -> str:
 def listed(items: list[str]) -> str:
     """The items as a list in words: "x", "x and y", "x, y and z"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def about_picture(question: Question, place: int) -> Question:
+    """The question with the picture it is about named by its place (0 or 1) among two that are shown at once."""
+    text = f"In the {_ORDINALS[place]} picture: {question.text[0].lower()}{question.text[1:]}"
+    return replace(question, text=text)

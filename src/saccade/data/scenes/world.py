@@ -1,18 +1,51 @@
 """The families of the world, and how a scene of one is called up."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from saccade.data.scenes.charts import sketch_charts
+from saccade.data.scenes.clutter import sketch_clutter
 from saccade.data.scenes.dice import Dice, dice_for
 from saccade.data.scenes.digits import sketch_digits
 from saccade.data.scenes.objects import sketch_objects
 from saccade.data.scenes.practice import sketch_practice
-from saccade.data.scenes.scene import SPLITS, Scene, Sketch
+from saccade.data.scenes.scene import SPLITS, WORLD_VERSION, Scene, Sketch
+from saccade.data.scenes.text import sketch_text
 from saccade.errors import DataError
 
-_FAMILIES: dict[str, Callable[[Dice, str], Sketch]] = {"objects": sketch_objects, "digits": sketch_digits}
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """How a family is sketched, and since which version of the world it is sketched so."""
+
+    sketch: Callable[[Dice, str], Sketch]
+    since: int
+
+
+_FAMILIES = {
+    "objects": _Family(sketch_objects, since=1),
+    "digits": _Family(sketch_digits, since=1),
+    "clutter": _Family(sketch_clutter, since=2),
+    "text": _Family(sketch_text, since=2),
+    "charts": _Family(sketch_charts, since=2),
+}
 FAMILIES = tuple(_FAMILIES)
 # Drawn to learn from, never asked about: no test is made of it.
-_DRAWN = _FAMILIES | {"practice": sketch_practice}
+_DRAWN = _FAMILIES | {"practice": _Family(sketch_practice, since=2)}
+
+
+def families(version: str = WORLD_VERSION) -> tuple[str, ...]:
+    """The families that a version of the world has.
+
+    A new version keeps the scenes of the families before it: the score on an older world is the one over its families.
+
+    Raises:
+        DataError: There is no such version.
+    """
+    versions = [str(number) for number in range(1, int(WORLD_VERSION) + 1)]
+    if version not in versions:
+        raise DataError(f"there is no version {version!r} of the world; there are {', '.join(versions)}")
+    return tuple(name for name, family in _FAMILIES.items() if family.since <= int(version))
 
 
 def sketch(family: str, split: str, index: int) -> Sketch:
@@ -27,7 +60,8 @@ def sketch(family: str, split: str, index: int) -> Sketch:
         raise DataError(f"the world has no split {split!r}; it has {', '.join(SPLITS)}")
     if index < 0:
         raise DataError(f"scenes are numbered from 0, not {index}")
-    return _DRAWN[family](dice_for(family, split, index), split)
+    drawn = _DRAWN[family]
+    return drawn.sketch(dice_for(family, split, index, drawn.since), split)
 
 
 def render(family: str, split: str, index: int) -> Scene:
@@ -47,4 +81,5 @@ def render(family: str, split: str, index: int) -> Scene:
         caption=drawn.caption,
         questions=drawn.questions,
         instance_map=instances,
+        marks=drawn.marks,
     )

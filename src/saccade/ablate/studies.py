@@ -1,0 +1,164 @@
+"""What is varied, what the paper found, and on what it is tried here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from saccade import presets
+from saccade.config import AverageConfig, IdentityConfig, SaccadeConfig
+from saccade.errors import ConfigError
+
+Build = Callable[[], SaccadeConfig]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The paper found `better` ahead of `worse`."""
+
+    better: str
+    worse: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """Variants that one block of a paper's table compares.
+
+    Attributes:
+        title: What is varied.
+        variants: Names, in the table's order.
+        claims: What the paper concludes.
+    """
+
+    title: str
+    variants: tuple[str, ...]
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Variants of one model that are trained alike, and the tables that compare them.
+
+    Attributes:
+        name: What `saccade train ablate` calls it.
+        title: Heading of its page.
+        source: Where in a paper it stands.
+        families: Families of the rendered world with their shares of the training pictures.
+        variants: Functions that return a variant's configuration, by name.
+        blocks: Tables.
+        published: The paper's own figures, variant by benchmark.
+        sizes: Last parts of the forms of questions that are scored apart, e.g. the glyph sizes of the family text.
+    """
+
+    name: str
+    title: str
+    source: str
+    families: Mapping[str, float]
+    variants: Mapping[str, Build]
+    blocks: tuple[Block, ...]
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    sizes: tuple[str, ...] = ()
+
+
+def _compressed(compressor: Any) -> SaccadeConfig:
+    """Nano with another compressor and without embedded query."""
+    config = presets.nano()
+    config.compressor = compressor or config.compressor
+    config.query = config.query_token_id = None
+    config.prompt = config.prompt.model_copy(update={"query_token": None, "num_queries": 0})
+    return config
+
+
+def _queried(count: int | None = None, **fields: Any) -> SaccadeConfig:
+    """Nano with other fields of the embedded query."""
+    config = presets.nano()
+    count = count or config.prompt.num_queries
+    assert config.query is not None
+    config.query = config.query.model_copy(update={"num_queries": count, **fields})
+    config.prompt = config.prompt.model_copy(update={"num_queries": count})
+    return config
+
+
+def _published(gqa: float, pope: float, mme: float, mmb: float) -> dict[str, float]:
+    return {"GQA": gqa, "POPE": pope, "MME": mme, "MMB": mmb}
+
+
+TABLE3 = Study(
+    name="table3",
+    title="Components of FlashSloth",
+    source="FlashSloth, Table 3",
+    families={"objects": 0.6, "digits": 0.4},
+    variants={
+        "no compression": partial(_compressed, IdentityConfig()),
+        "average": partial(_compressed, AverageConfig(window=3)),
+        "SAP": partial(_compressed, None),
+        "SAP + EmbQ": presets.nano,
+        "fixed dot": partial(_queried, init="dot"),
+        "random": partial(_queried, init="random"),
+        "6 queries": partial(_queried, 6),
+        "12 queries": partial(_queried, 12),
+        "15 queries": partial(_queried, 15),
+    },
+    blocks=(
+        Block(
+            "Visual compression",
+            ("no compression", "average", "SAP", "SAP + EmbQ"),
+            (Claim("no compression", "average"), Claim("SAP", "average"), Claim("SAP + EmbQ", "SAP")),
+        ),
+        Block(
+            "Initialization of the queries (`SAP + EmbQ` learns an offset to the dot's embedding)",
+            ("fixed dot", "random", "SAP + EmbQ"),
+            (Claim("SAP + EmbQ", "random"), Claim("SAP + EmbQ", "fixed dot")),
+        ),
+        Block(
+            "Number of queries (`SAP` has none, `SAP + EmbQ` 9)",
+            ("SAP", "6 queries", "SAP + EmbQ", "12 queries", "15 queries"),
+            (
+                Claim("6 queries", "SAP"),
+                Claim("SAP + EmbQ", "6 queries"),
+                Claim("SAP + EmbQ", "12 queries"),
+                Claim("SAP + EmbQ", "15 queries"),
+            ),
+        ),
+    ),
+    published={
+        "no compression": _published(61.8, 87.8, 1491.4, 67.9),
+        "average": _published(59.6, 84.4, 1440.3, 62.7),
+        "SAP": _published(60.2, 86.4, 1444.8, 63.9),
+        "SAP + EmbQ": _published(60.8, 87.8, 1491.0, 67.9),
+        "fixed dot": _published(60.6, 86.4, 1423.0, 66.1),
+        "random": _published(60.5, 86.9, 1469.7, 65.6),
+        "6 queries": _published(60.5, 86.8, 1453.7, 65.8),
+        "12 queries": _published(60.7, 86.9, 1437.3, 67.8),
+        "15 queries": _published(60.8, 87.2, 1468.5, 67.0),
+    },
+)
+
+RESOLUTION = Study(
+    name="resolution",
+    title="Normal resolution against HD, by the size of the letters",
+    source="FlashSloth, Table 2",
+    families={"text": 1.0},
+    variants={"normal": presets.nano, "HD": presets.nano_hd},
+    blocks=(Block("Reading signs", ("normal", "HD"), (Claim("HD", "normal"),)),),
+    published={
+        "normal": {"TextVQA": 64.6, "ChartQA": 51.0, "DocVQA": 48.6},
+        "HD": {"TextVQA": 71.0, "ChartQA": 69.8, "DocVQA": 74.8},
+    },
+    sizes=("large", "medium", "small"),
+)
+
+STUDIES = {study.name: study for study in (TABLE3, RESOLUTION)}
+
+
+def study(name: str) -> Study:
+    """Return a study by name.
+
+    Raises:
+        ConfigError: when there is none of that name.
+    """
+    if name not in STUDIES:
+        raise ConfigError(f"there is no study {name!r}: choose one of {', '.join(STUDIES)}")
+    return STUDIES[name]

@@ -1,0 +1,101 @@
+"""`saccade doctor`."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from saccade.cli.shell import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    open_vlm,
+    prepare_libraries,
+    progress,
+    stdout,
+)
+from saccade.errors import SaccadeError
+
+if TYPE_CHECKING:
+    from saccade.checkpoint.doctor import Check
+
+
+def doctor(
+    model: ModelOption = "nano",
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    as_json: JsonOption = False,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON report to this file.")] = None,
+) -> None:
+    """Prove that a loaded model is what its files say; exit with 1 where it is not.
+
+    Example:  saccade doctor --model models/mine
+    """
+    checks = _examined(model, device, dtype)
+    healthy = all(check.passed for check in checks)
+    report = {
+        "model": model,
+        "healthy": healthy,
+        "checks": [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in checks],
+        "machine": _machine(),
+    }
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            mark = "[green]✓[/]" if check.passed else "[bold red]✗[/]"
+            stdout().print(f"{mark} {check.name:{width}}  [dim]{escape(check.detail)}[/]", soft_wrap=True)
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def _examined(source: str, device: str | None, dtype: str | None) -> list[Check]:
+    """Open a model and examine it; one that does not open has one check."""
+    prepare_libraries()
+    from saccade.checkpoint.doctor import Check, examine
+    from saccade.vlm import parse_dtype
+
+    parse_dtype(dtype)
+    try:
+        vlm = open_vlm(source, device, dtype)
+    except SaccadeError as error:
+        return [Check("opens", False, str(error))]
+    folder = vlm.model.config.name_or_path
+    size = sum(parameter.numel() for parameter in vlm.model.parameters())
+    opened = Check("opens", True, f"{folder}, {size / 1e6:.1f} M parameters on {vlm.model.device}")
+    with progress() as bar:
+        task = bar.add_task("comparing tensors", total=None)
+        found = examine(
+            vlm.model,
+            vlm.processor,
+            Path(folder),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+        return [opened, *found]
+
+
+def _machine() -> dict[str, Any]:
+    """Say what a report was made with and on."""
+    import torch
+    import transformers
+
+    import saccade
+
+    return {
+        "saccade": saccade.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }

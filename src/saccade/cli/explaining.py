@@ -1,0 +1,56 @@
+"""`saccade explain`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from saccade.cli.shell import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    open_vlm,
+    stderr,
+    tell_knowledge,
+)
+from saccade.cli.talk import TokensOption
+
+
+def explain(
+    image: Annotated[Path, typer.Argument(help="A picture file.")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    out: Annotated[Path, typer.Option(help="Write the drawing to this PNG file.")] = Path("explanation.png"),
+    arrays: Annotated[Path | None, typer.Option(help="Write the weights to this npz file.")] = None,
+    model: ModelOption = "nano",
+    max_new_tokens: TokensOption = 64,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a question and draw what the model looked at for its answer.
+
+    Example:  saccade explain photo.jpg "What color is the circle?" --out explanation.png
+    """
+    vlm = open_vlm(model, device, dtype)
+    explanation = vlm.explain(image, question, max_new_tokens=max_new_tokens)
+    files = [out] if arrays is None else [out, arrays]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    explanation.save(out)
+    if arrays is not None:
+        import numpy as np
+
+        held: dict[str, Any] = {**explanation.arrays()}
+        with arrays.open("wb") as target:  # savez would add a suffix to a name
+            np.savez_compressed(target, **held)
+    if as_json:
+        typer.echo(json.dumps({"model": vlm.name, **explanation.to_dict(), "files": [str(file) for file in files]}))
+        return
+    typer.echo(explanation.answer)
+    tell_knowledge(vlm)
+    stderr().print(f"wrote [bold]{escape(', '.join(map(str, files)))}[/]", soft_wrap=True)

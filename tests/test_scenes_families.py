@@ -1,0 +1,175 @@
+"""The rendered world: what sets the families clutter, text and charts apart, and what they say to practice on."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from saccade.data.scenes import COLORS, Dice, Scene, ask_to_describe, ask_where, render, sketch
+from saccade.data.scenes.colors import lightness
+from saccade.data.scenes.scene import SceneObject
+from saccade.data.scenes.text import HEIGHTS, WORDS
+from scene_answers import the
+
+VIEW = 90
+
+
+def squashed(scene: Scene, item: SceneObject) -> tuple[float, float]:
+    """Half the width and half the height of a thing in pixels of a square view."""
+    height, width = scene.image.shape[:2]
+    left, top, right, bottom = item.box
+    return (right - left) / 2 * VIEW / width, (bottom - top) / 2 * VIEW / height
+
+
+def test_clutter_is_many_small_things_apart() -> None:
+    numbers = set()
+    for index in range(60):
+        scene = render("clutter", "test", index)
+        numbers.add(len(scene.objects))
+        shapes = [item for item in scene.objects if item.shape]
+        assert shapes
+        assert len(shapes) < len(scene.objects)
+        for item in shapes:
+            across, down = squashed(scene, item)
+            assert 4.5 <= np.sqrt(across * down) <= 6.1
+        for number, item in enumerate(shapes):
+            for other in shapes[:number]:
+                radii = (item.box[2] - item.box[0] + other.box[2] - other.box[0]) / 2
+                assert np.hypot(*np.subtract(item.center, other.center)) > radii
+    assert min(numbers) >= 12
+    assert max(numbers) <= 20
+    assert len(numbers) >= 6
+
+
+def test_what_clutter_does_not_show_is_there_in_parts() -> None:
+    for index in range(100):
+        scene = sketch("clutter", "train", index)
+        for question in scene.questions:
+            if question.type == "existence" and question.answer == "no":
+                kind = "shape" if question.form == "existence.shape" else "character"
+                things = [item for item in scene.objects if getattr(item, kind)]
+                assert any(item.color in question.text for item in things)
+                assert any(f" {getattr(item, kind)}" in question.text for item in things)
+
+
+def test_words_are_those_listed_and_numbers_have_two_to_four_digits() -> None:
+    assert len(set(WORDS)) == len(WORDS) == 40
+    assert {len(word) for word in WORDS} <= {3, 4, 5}
+    said = {"word": set(), "number": set()}
+    for index in range(500):
+        for question in sketch("text", "train", index).questions:
+            if question.type in said:
+                said[question.type].add(question.answer)
+    assert said["word"] <= set(WORDS)
+    assert len(said["word"]) >= 38
+    assert all(number == str(int(number)) and 10 <= int(number) <= 9999 for number in said["number"])
+    assert {len(number) for number in said["number"]} == {2, 3, 4}
+
+
+def test_the_form_of_a_reading_says_how_large_the_letters_are() -> None:
+    sizes = set()
+    for index in range(120):
+        scene = sketch("text", "test", index)
+        if len(scene.objects) > 1:
+            continue
+        (question,) = scene.questions
+        size = question.form.partition(".")[2]
+        low, high = (edge * np.sqrt(scene.width * scene.height) for edge in HEIGHTS[size])
+        # A turned or slanted letter's box is higher than the letter.
+        heights = [item.box[3] - item.box[1] for item in scene.marks]
+        assert 0.9 * low <= max(heights) <= 1.45 * high + 1, (index, size, heights)
+        sizes.add(size)
+    assert sizes == set(HEIGHTS)
+    assert HEIGHTS["small"][1] * VIEW < 4
+    assert HEIGHTS["small"][0] * 2 * VIEW > 6
+    assert HEIGHTS["medium"][0] * VIEW > 7
+
+
+def test_letters_stand_on_their_sign_in_order_and_can_be_seen() -> None:
+    for index in range(60):
+        scene = render("text", "shifted", index)
+        assert "".join(item.content for item in scene.objects) == "".join(item.character for item in scene.marks)
+        assert len({item.color for item in scene.objects}) == len(scene.objects)
+        start = 0
+        for number, sign in enumerate(scene.objects, start=1):
+            letters = scene.marks[start : start + len(sign.content)]
+            start += len(letters)
+            left, top, right, bottom = sign.box
+            assert left >= 0
+            assert top >= 0
+            assert right <= scene.image.shape[1]
+            assert bottom <= scene.image.shape[0]
+            for letter in letters:
+                assert left < letter.box[0] < letter.box[2] < right
+                assert top < letter.box[1] < letter.box[3] < bottom
+                assert letter.color != sign.color
+            assert all(one.center[0] < other.center[0] for one, other in pairwise(letters))
+            ink = scene.image[np.isin(scene.instance_map, range(len(scene.objects) + 1, 100)) & _inside(scene, sign)]
+            board = np.median(scene.image[scene.instance_map == number], axis=0)
+            assert max(abs(lightness(tuple(pixel)) - lightness(tuple(board))) for pixel in ink) > 60
+
+
+def _inside(scene: Scene, item: SceneObject) -> np.ndarray:
+    rows, columns = np.indices(scene.instance_map.shape)
+    left, top, right, bottom = item.box
+    return (columns >= left) & (columns < right) & (rows >= top) & (rows < bottom)
+
+
+@pytest.mark.parametrize("split", ["train", "shifted"])
+def test_charts_are_drawn_to_scale_in_colors_of_their_own(split: str) -> None:
+    kinds, values = set(), set()
+    for index in range(150):
+        scene = sketch("charts", split, index)
+        kinds.add(scene.objects[0].kind)
+        assert 2 <= len(scene.objects) <= 5
+        assert len({item.color for item in scene.objects}) == len(scene.objects)
+        numbers = np.array([int(item.content) for item in scene.objects])
+        values |= set(numbers.tolist())
+        tops = np.array([item.box[1] if item.kind == "bar" else item.center[1] for item in scene.objects])
+        if scene.objects[0].kind == "bar":
+            heights = np.array([item.box[3] - item.box[1] for item in scene.objects])
+            assert np.ptp(heights / numbers) < 1e-6
+        elif len(set(numbers.tolist())) > 1:
+            slope, start = np.polyfit(numbers, tops, 1)
+            assert slope < 0
+            assert np.abs(slope * numbers + start - tops).max() < 1e-6
+        edges = np.array([item.box for item in scene.objects + scene.marks])
+        assert edges.min() >= -0.5
+        assert edges[:, 2].max() <= scene.width + 0.5
+        assert edges[:, 3].max() <= scene.height + 0.5
+    assert kinds == {"bar", "point"}
+    assert values == set(range(1, 10))
+
+
+def test_a_bar_chart_says_its_values_or_has_an_axis() -> None:
+    axes = 0
+    for index in range(150):
+        scene = sketch("charts", "val", index)
+        written = [item.character for item in scene.marks]
+        if written == [item.content for item in scene.objects]:
+            assert scene.objects[0].kind == "bar"
+            assert all(
+                abs(mark.center[0] - item.center[0]) < 3 and mark.box[3] < item.box[1] + 1
+                for mark, item in zip(scene.marks, scene.objects, strict=True)
+            )
+        else:
+            assert "".join(written) in ("0246", "0369", "0510")
+            assert all(mark.box[2] < min(item.box[0] for item in scene.objects) for mark in scene.marks)
+            axes += 1
+    assert 75 < axes < 140
+
+
+@pytest.mark.parametrize("family", ["clutter", "text", "charts"])
+def test_practice_questions_name_one_thing(family: str) -> None:
+    dice, asked = Dice(np.random.default_rng(0)), 0
+    for index in range(30):
+        scene = render(family, "train", index)
+        assert ask_to_describe(dice, scene).answer == scene.caption
+        where = ask_where(dice, scene)
+        if where is not None:
+            asked += 1
+            color = next((color for color in COLORS if f" {color} " in where.text), "")
+            kind = where.text.rstrip("?").split("the ")[-1].split(",")[0].removeprefix(f"{color} ").split(" ")[0]
+            if kind not in ("object", "digit"):
+                the(scene, color, kind)
+    assert asked >= 25

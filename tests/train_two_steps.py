@@ -1,0 +1,42 @@
+"""Two steps of a small recipe, started by `tests/test_train_many.py` in one process and in several."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from saccade import presets
+from saccade.config import SaccadeConfig
+from saccade.train import run as training
+from saccade.train.stages import Group, Recipe, Stage
+
+
+def small() -> SaccadeConfig:
+    """Nano with two layers a side and without dropout, which every process would draw for itself."""
+    config = presets.nano()
+    config.vision_config.num_hidden_layers = config.text_config.num_hidden_layers = 2
+    config.query = config.query.model_copy(update={"before_layers": (1,)})
+    config.compressor = config.compressor.model_copy(update={"dropout": 0.0})
+    config.text_config.resid_pdrop = 0.0
+    return config
+
+
+def recipe() -> Recipe:
+    tower = Stage(
+        name="tower",
+        task="patches",
+        groups=(Group(pattern="vision_tower|heads", lr=1e-4),),
+        steps=2,
+        pictures=4,
+        families={"objects": 1.0},
+    )
+    asked = {"name": "asked", "task": "questions", "questions": 3, "turns": 2}
+    rest = (Group(pattern="compressor|projector|language_model|lm_head|query", lr=1e-4),)
+    questions = tower.model_copy(update={**asked, "groups": rest})
+    return Recipe(name="small", preset="small", tokenizer="nano", stages=(tower, questions))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    presets.PRESETS["small"] = small
+    training.run_recipe(recipe(), Path(sys.argv[1]), workers=0)
