@@ -2,40 +2,49 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import saccade
-from saccade.ablate import STUDIES, cell, queue, study
+from saccade.ablate import STUDIES, cell, provenance, queue, study
 from saccade.ablate.queue import run_studies
 from saccade.ablate.studies import Claim
-from saccade.ablate.table import differences, render, size_score, verdict
+from saccade.ablate.table import differences, forms_score, render, verdict
+from saccade.cli import app
+from saccade.data import scenes
 from saccade.data.collate import Sample
+from saccade.data.scenes.frozen import _QUOTAS
 from saccade.errors import ConfigError, DataError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.presets import nano
 from saccade.train.questions import Encoder, QuestionDataset
 from saccade.train.run import load_tokenizer
+from small import config as small_config
 
 TABLE3 = STUDIES["table3"]
 
 
 def result(variant: str, seed: int, accuracy: float) -> dict:
-    family = {"accuracy": accuracy, "n": 500}
+    family = {"accuracy": accuracy, "blank_accuracy": 0.2, "n": 500}
+    facts = {"base": "nano", "machine": "a laptop", "torch": "2", "transformers": "5", "commit": "abc1234"}
     sizes = {"visual_tokens": 9, "queries": 9}
-    return {"variant": variant, "seed": seed, "families": {"objects": family, "digits": family}, **sizes}
+    return {"variant": variant, "seed": seed, "families": {"objects": family, "digits": family}, **sizes, **facts}
 
 
-def test_sizes_are_scored_apart():
+def test_letters_of_a_size_are_scored_apart_by_what_is_read():
     forms = {
         "word.large": {"accuracy": 1.0, "n": 30}, "number.large": {"accuracy": 0.0, "n": 10},
-        "word.small": {"accuracy": 0.25, "n": 4},
+        "word.small": {"accuracy": 0.25, "n": 4}, "color.small": {"accuracy": 1.0, "n": 100},
     }  # fmt: skip
-    read = {"families": {"text": {"accuracy": 0.5, "n": 44, "forms": forms}}}
-    assert size_score(read, "large") == pytest.approx(75.0)
-    assert size_score(read, "small") == pytest.approx(25.0)
+    read = {"families": {"text": {"accuracy": 0.5, "n": 144, "forms": forms}}}
+    apart = STUDIES["resolution"].scored_apart
+    assert forms_score(read, apart["large letters"]) == pytest.approx(75.0)
+    assert forms_score(read, apart["small letters"]) == pytest.approx(25.0)
+    assert {form for forms in apart.values() for form in forms} <= set(_QUOTAS["text"])
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -85,10 +94,25 @@ def test_page_shows_means_spread_and_the_papers_figures():
         for seed in range(3)
     ]
     page = render([(TABLE3, runs)])
-    assert "| SAP | 9 + 9 | 61.0 ± 1.0 | 61.0 ± 1.0 | 61.0 ± 1.0 | 60.2 | 86.4 | 1444.8 | 63.9 |" in page
+    assert (
+        "| SAP | 9 + 9 | 61.0 ± 1.0 | 61.0 ± 1.0 | 61.0 ± 1.0 | 20.0 ± 0.0 | 3 | 60.2 | 86.4 | 1444.8 | 63.9 |" in page
+    )
     assert "+10.0 ± 0.0 points, in 3 of 3 runs" in page
     assert "**same direction**" in page
     assert "EmbQ* ahead" not in page, "a claim without runs is left out"
+    assert "3 seeds; tower of nano; a laptop; torch 2, transformers 5; commit abc1234." in page
+
+
+def test_seeds_are_counted_per_study_and_figures_the_paper_lacks_are_dashes():
+    few = {**TABLE3.published, "average": {"GQA": 59.6}}
+    runs = [result(name, 0, 0.5) for name in ("SAP", "average")]
+    other = replace(TABLE3, name="other", title="Other")
+    page = render([(replace(TABLE3, published=few), runs), (other, [*runs, {**result("SAP", 1, 0.5), "commit": None}])])
+    assert "| 50.0 | 50.0 | 50.0 | 20.0 | 1 | 59.6 | – | – | – |" in page
+    assert "paper: GQA +0.6. **too few runs**" in page
+    assert "1 seed;" in page.split("## Other")[0]
+    assert "2 seeds;" in page.split("## Other")[1]
+    assert "commit abc1234 and unknown." in page
 
 
 def test_cached_patches_give_the_loss_of_the_pictures(tmp_path):
@@ -110,30 +134,128 @@ def test_cached_patches_give_the_loss_of_the_pictures(tmp_path):
     assert data[2][0].views.dtype == np.float16
 
 
-def test_the_queue_runs_what_is_missing_and_refuses_damage(tmp_path, monkeypatch):
-    ran = []
+def test_a_tower_has_one_digest_whatever_its_precision():
+    model = SaccadeForConditionalGeneration(nano()).bfloat16()
+    digest = cell.digest(model)
+    assert cell.digest(model.float()) == digest
+    next(model.model.vision_tower.parameters()).data += 1
+    assert cell.digest(model) != digest
+
+
+def test_figures_say_what_they_were_made_with(tmp_path, monkeypatch):
+    made = provenance.made_with()
+    assert made["machine"]
+    assert made["torch"] == torch.__version__
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    assert provenance.commit() is None, "an installed package is part of no checkout"
+
+
+def test_studies_that_presume_another_base_run_when_named(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(saccade.ablate, "run_studies", lambda studies, *_: chosen.append([s.name for s in studies]))
+    for named in ([], ["resolution"]):
+        assert CliRunner().invoke(app, ["train", "ablate", *named]).exit_code == 0
+    assert chosen == [["table3"], ["resolution"]]
+
+
+def test_the_tower_is_still_and_a_new_world_has_patches_of_its_own(tmp_path, monkeypatch):
+    config = nano()
+    config.vision_config.attention_dropout = 0.5
+    model = SaccadeForConditionalGeneration(config).train()
+    first, again = (cell.cached_patches(model, TABLE3, 3, tmp_path / name) for name in "ab")
+    assert np.array_equal(first, again), "dropout is off"
+    monkeypatch.setattr(scenes, "WORLD_VERSION", "next")
+    cell.cached_patches(model, TABLE3, 3, tmp_path / "a")
+    assert len(list((tmp_path / "a").iterdir())) == 2
+
+
+@pytest.fixture(scope="module")
+def base():
+    return saccade.load(dtype="float32")
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The cells that were run, none of them truly."""
+    cells = []
 
     def run_cell(study, variant, seed, base, cache):
-        ran.append((variant, seed))
+        cells.append((variant, seed))
         return result(variant, seed, 0.5)
 
     monkeypatch.setattr(queue, "run_cell", run_cell)
-    small = replace(TABLE3, variants={name: TABLE3.variants[name] for name in ("SAP", "SAP + EmbQ")})
-    arguments = {"base": None, "cache": tmp_path}
+    return cells
+
+
+def with_variants(*names):
+    return replace(TABLE3, variants={name: TABLE3.variants[name] for name in names})
+
+
+def test_the_queue_runs_what_is_missing_and_refuses_damage(tmp_path, base, ran):
+    small = with_variants("SAP", "SAP + EmbQ")
+    arguments = {"base": base, "cache": tmp_path}
     run_studies([small], tmp_path / "out", 1, **arguments)
     page = run_studies([small], tmp_path / "out", 2, **arguments)
     assert ran == [("SAP", 0), ("SAP + EmbQ", 0), ("SAP", 1), ("SAP + EmbQ", 1)]
     assert "| SAP + EmbQ | 9 + 9 | 50.0 ± 0.0 |" in page.read_text()
-    next((tmp_path / "out" / "table3").iterdir()).write_text("{")
+    written = {path.name for path in (tmp_path / "out" / "table3").iterdir()}
+    assert written == {"sap-0.json", "sap-1.json", "sap---embq-0.json", "sap---embq-1.json", "settings.json"}
+    (tmp_path / "out" / "table3" / "sap-1.json").write_text("{")
     with pytest.raises(DataError, match="remove it"):
-        run_studies([small], tmp_path / "out", 2, **arguments)
+        run_studies([small], tmp_path / "out", 3, **arguments)
+    assert len(ran) == 4, "damage is found before anything runs"
 
 
-def test_a_cell_trains_and_scores_a_variant(tmp_path, monkeypatch):
+def test_the_page_keeps_the_studies_that_were_run_before(tmp_path, base, ran):
+    run_studies([with_variants("SAP")], tmp_path, 1, base=base, cache=tmp_path)
+    other = replace(with_variants("average"), name="other", title="Another study")
+    page = run_studies([other], tmp_path, 1, base=base, cache=tmp_path).read_text()
+    assert TABLE3.title in page
+    assert "Another study" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda patch: patch.setattr(cell, "STEPS", {"captions": 60, "questions": 401}), "questions.steps"),
+        (lambda patch: patch.setattr(cell, "PICTURES", {"captions": 17, "questions": 16}), "captions.pictures"),
+        (lambda patch: patch.setattr(cell, "QUESTIONS", 9), "questions"),
+        (lambda patch: patch.setattr(scenes, "WORLD_VERSION", "next"), "world"),
+        (lambda patch: patch.setattr(cell, "digest", lambda model: "another"), "tower"),
+        (lambda patch: patch.setitem(TABLE3.variants, "SAP", TABLE3.variants["average"]), "variant SAP"),
+    ],
+)
+def test_results_of_other_settings_are_not_pooled(tmp_path, base, ran, monkeypatch, change, name):
+    run_studies([with_variants("SAP")], tmp_path, 1, base=base, cache=tmp_path)
+    run_studies([with_variants("SAP", "average")], tmp_path, 1, base=base, cache=tmp_path)
+    change(monkeypatch)
+    with pytest.raises(ConfigError, match=rf"other settings \({name}; see .*choose an empty folder"):
+        run_studies([with_variants("SAP")], tmp_path, 2, base=base, cache=tmp_path)
+    assert ran == [("SAP", 0), ("average", 0)]
+
+
+def test_results_without_settings_are_not_pooled(tmp_path, base, ran):
+    run_studies([with_variants("SAP")], tmp_path, 1, base=base, cache=tmp_path)
+    (tmp_path / "table3" / "settings.json").unlink()
+    with pytest.raises(ConfigError, match="results without their settings"):
+        run_studies([with_variants("SAP")], tmp_path, 2, base=base, cache=tmp_path)
+
+
+def test_variants_of_one_file_and_another_tower_are_refused(tmp_path, base, ran):
+    alike = replace(TABLE3, variants={"SAP + EmbQ": nano, "SAP - EmbQ": nano})
+    with pytest.raises(ConfigError, match="would share a file"):
+        run_studies([alike], tmp_path, 1, base=base, cache=tmp_path)
+    small = SimpleNamespace(name="small", model=SimpleNamespace(config=small_config()))
+    with pytest.raises(ConfigError, match=r"the tower of small is not that of variant 'SAP' \(.*hidden_size"):
+        run_studies([with_variants("SAP")], tmp_path, 1, base=small, cache=tmp_path)
+    assert not ran
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cell_trains_and_scores_a_variant(tmp_path, base, monkeypatch):
     monkeypatch.setattr(cell, "STEPS", {"captions": 2, "questions": 2})
     monkeypatch.setattr(cell, "PICTURES", {"captions": 2, "questions": 2})
-    monkeypatch.setattr(cell, "VAL_QUESTIONS", 8)
-    base = saccade.load(dtype="float32")
+    monkeypatch.setattr(cell, "QUESTIONS", 8)
     done = cell.run_cell(TABLE3, "SAP", 0, base, tmp_path)
     again = cell.run_cell(TABLE3, "SAP", 0, base, tmp_path)
     assert {name: done[name] for name in done if name != "seconds"} == {
@@ -142,3 +264,4 @@ def test_a_cell_trains_and_scores_a_variant(tmp_path, monkeypatch):
     assert json.dumps(done)
     assert done["families"]["objects"]["n"] == 8
     assert done["queries"] == 0
+    assert render([(TABLE3, [done])])

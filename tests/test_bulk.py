@@ -1,8 +1,10 @@
 """Asking about many pictures: in order, each picture seen once, errors in their rows, and gone on with after a kill."""
 
+import errno
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +17,11 @@ from typer.testing import CliRunner
 
 from helpers_vlm import picture, tiny_vlm
 from saccade.cli import app
-from saccade.errors import ConfigError, DataError, SaccadeError
-from saccade.vlm import VLM
+from saccade.errors import ConfigError, DataError, ImageError, SaccadeError
+from saccade.vlm import VLM, bulk
+from saccade.vlm import vlm as vlm_module
 from saccade.vlm.bulk import FileRequest, answer_requests, requests_of_file, requests_of_folder
-from saccade.vlm.ledger import Ledger, settings_file
+from saccade.vlm.ledger import fingerprint, open_ledger, settings_file
 
 QUESTION, NEW = "What is it?", 6
 SETTINGS = {"model": "tiny", "max_new_tokens": NEW}
@@ -98,18 +101,18 @@ def test_a_run_that_was_killed_goes_on_without_repeating_work(vlm: VLM, views: l
     assert len(set(expected)) > 10, "the tiny model must tell these pictures apart"
     views.clear()
 
-    ledger = Ledger(out, SETTINGS, requests)
-    for number, rows in enumerate(answer_requests(vlm, requests, 4, NEW)):
-        ledger.append(rows)
-        if number == 3:
-            break
-    assert ledger.done == 16
+    with open_ledger(out, SETTINGS, requests) as ledger:
+        for number, rows in enumerate(answer_requests(vlm, requests, 4, NEW)):
+            ledger.append(rows)
+            if number == 3:
+                break
+        assert ledger.done == 16
     out.write_bytes(out.read_bytes()[:-9])
 
-    again = Ledger(out, SETTINGS, requests)
-    assert again.done == 15
-    for rows in answer_requests(vlm, requests, 4, NEW, skip=again.done):
-        again.append(rows)
+    with open_ledger(out, SETTINGS, requests) as again:
+        assert again.done == 15
+        for rows in answer_requests(vlm, requests, 4, NEW, skip=again.done):
+            again.append(rows)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["image"] for row in rows] == [request.path.relative_to(folder).as_posix() for request in requests]
     assert [said(row) for row in rows] == expected
@@ -130,6 +133,62 @@ def test_a_picture_is_seen_once_however_far_apart_its_questions_are(vlm: VLM, vi
     rows = run(vlm, requests, batch_size=2)
     assert sum(views) == 3
     assert [said(row) for row in rows] == [alone(vlm, request.path, request.question) for request in requests]
+
+
+def test_few_pictures_are_kept(vlm: VLM, views: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        picture(number).save(tmp_path / f"{number}.png")
+    monkeypatch.setattr(bulk, "KEPT", 2)
+    asked = [0, 1, 0, 2, 0, 1, 3, 3]  # when 2 is seen, 1 is the one that was used longest ago
+    requests = [FileRequest(tmp_path / f"{n}.png", f"{n}.png", f"{place}?") for place, n in enumerate(asked)]
+    requests += [FileRequest(tmp_path / "2.png", "2.png", "again?")]
+    rows = run(vlm, requests, batch_size=1)
+    assert sum(views) == 5, "of those asked about twice, only picture 1 had to be seen again"
+    assert [said(row) for row in rows] == [alone(vlm, request.path, request.question) for request in requests]
+
+
+def test_one_picture_at_a_time_is_there_at_its_full_size(
+    vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    for module, name in ((vlm_module, "open_image"), (vlm_module, "to_views")):
+        call = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, call=call, name=name: (order.append(name), call(*given))[1])
+    for number in range(3):
+        picture(number).save(tmp_path / f"{number}.png")
+    run(vlm, requests_of_folder(tmp_path, QUESTION))
+    vlm.encode_batch([tmp_path / f"{number}.png" for number in range(3)])
+    assert order == ["open_image", "to_views"] * 6
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not list open files")
+def test_broken_files_are_closed(vlm: VLM, tmp_path: Path) -> None:
+    mixed_pictures(tmp_path, 24, broken=range(24))
+    before = len(os.listdir("/proc/self/fd"))
+    errors = []
+    for request in requests_of_folder(tmp_path, QUESTION):
+        with pytest.raises(ImageError) as caught:
+            vlm.cut(request.path)
+        errors.append(caught.value)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("number", "ends"), [(errno.EMFILE, True), (errno.EIO, True), (errno.EACCES, False)])
+def test_what_is_wrong_with_the_machine_ends_the_run(
+    vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, ends: bool
+) -> None:
+    for name in "ab":
+        picture(1).save(tmp_path / f"{name}.png")
+
+    def failing(file: Path) -> Image.Image:
+        raise OSError(number, os.strerror(number), str(file))
+
+    monkeypatch.setattr(Image, "open", failing)
+    if ends:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            run(vlm, requests_of_folder(tmp_path, QUESTION))
+    else:
+        assert [row["error"]["type"] for row in run(vlm, requests_of_folder(tmp_path, QUESTION))] == ["ImageError"] * 2
 
 
 def test_a_question_that_does_not_fit_fails_alone(vlm: VLM, tmp_path: Path) -> None:
@@ -157,13 +216,24 @@ def test_a_folder_is_walked_in_order_without_what_is_hidden(tmp_path: Path) -> N
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no file below"):
         requests_of_folder(tmp_path / "empty", "What?")
+    with pytest.raises(DataError, match=r"nowhere cannot be read whole .*No such file"):
+        requests_of_folder(tmp_path / "nowhere", "What?")
+
+
+def test_a_link_that_leads_nowhere_is_a_row(vlm: VLM, tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    (tmp_path / "c.png").symlink_to(tmp_path / "gone.png")
+    rows = run(vlm, requests_of_folder(tmp_path, QUESTION))
+    assert [row["image"] for row in rows] == ["a.png", "b.png", "c.png"]
+    assert rows[0]["answer"] == rows[1]["answer"]
+    assert "there is no picture file" in rows[2]["error"]["message"]
 
 
 def test_a_file_of_requests(tmp_path: Path) -> None:
     file = tmp_path / "requests.jsonl"
-    file.write_text(
-        '{"image": "a.png", "question": "One\u2028line?", "id": "x"}\n\n{"image": "/b.png"}\r\n', encoding="utf-8"
-    )
+    lines = '{"image": "a.png", "question": "One\u2028line?", "id": "x"}\n\n{"image": "/b.png"}\r\n'
+    file.write_text(lines, encoding="utf-8-sig")  # begins as some editors begin a file
     first, second = requests_of_file(file, "And?")
     assert first == FileRequest(tmp_path / "a.png", "a.png", "One\u2028line?", "x")
     assert first.row() == {"id": "x", "image": "a.png", "question": "One\u2028line?"}
@@ -194,41 +264,74 @@ REQUESTS = [FileRequest(Path(f"{n}.png"), f"{n}.png", "What?") for n in range(3)
 
 
 def written(path: Path) -> Path:
-    Ledger(path, SETTINGS, REQUESTS).append([{**request.row(), "answer": "é"} for request in REQUESTS[:2]])
+    with open_ledger(path, SETTINGS, REQUESTS) as ledger:
+        ledger.append([{**request.row(), "answer": "é"} for request in REQUESTS[:2]])
     return path
+
+
+def done(path: Path, settings: dict[str, Any] = SETTINGS, requests: Sequence[FileRequest] = REQUESTS) -> int:
+    with open_ledger(path, settings, requests) as ledger:
+        return ledger.done
 
 
 def test_a_file_of_answers_belongs_to_its_run(tmp_path: Path) -> None:
     path = written(tmp_path / "deep" / "answers.jsonl")
-    assert Ledger(path, SETTINGS, REQUESTS).done == 2
-    with pytest.raises(DataError, match="belongs to a run with model 'tiny', not 'large'"):
-        Ledger(path, {**SETTINGS, "model": "large"}, REQUESTS)
+    assert done(path) == 2
+    with pytest.raises(DataError, match="run with max_new_tokens 6, not 7; model 'tiny', not 'large':"):
+        done(path, {**SETTINGS, "model": "large", "max_new_tokens": 7})
     with pytest.raises(DataError, match=r"line 1 of .* but request 1 is .*'Why\?'"):
-        Ledger(path, SETTINGS, [FileRequest(Path("0.png"), "0.png", "Why?"), *REQUESTS[1:]])
+        done(path, requests=[FileRequest(Path("0.png"), "0.png", "Why?"), *REQUESTS[1:]])
     with pytest.raises(DataError, match="2 rows but there are 1 requests"):
-        Ledger(path, SETTINGS, REQUESTS[:1])
+        done(path, requests=REQUESTS[:1])
     lines = path.read_text(encoding="utf-8")
     path.write_text("{\n" + lines, encoding="utf-8")
     with pytest.raises(DataError, match=r"line 1 of .* is damaged"):
-        Ledger(path, SETTINGS, REQUESTS)
+        done(path)
+    settings_file(path).write_text("[1]")
+    with pytest.raises(DataError, match="does not tell how it was made"):
+        done(path)
     settings_file(path).unlink()
     with pytest.raises(DataError, match="does not tell how it was made"):
-        Ledger(path, SETTINGS, REQUESTS)
+        done(path)
     path.unlink()
-    assert Ledger(path, SETTINGS, REQUESTS).done == 0
+    assert done(path) == 0
     with pytest.raises(DataError, match="is a folder"):
-        Ledger(tmp_path, SETTINGS, REQUESTS)
+        done(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be used"):
-        Ledger(tmp_path / "file" / "answers.jsonl", SETTINGS, REQUESTS)
+        done(tmp_path / "file" / "answers.jsonl")
 
 
 def test_a_line_torn_within_a_letter_is_dropped(tmp_path: Path) -> None:
     path = written(tmp_path / "answers.jsonl")
     whole = path.read_bytes()
     path.write_bytes(whole[: whole.rindex("é".encode()) + 1])
-    assert Ledger(path, SETTINGS, REQUESTS).done == 1
+    assert done(path) == 1
     assert path.read_bytes() == whole[: whole.index(b"\n") + 1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other locks")
+def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "answers.jsonl")
+    before = path.read_bytes()
+    with open_ledger(path, SETTINGS, REQUESTS) as ledger:
+        with pytest.raises(DataError, match="another run is writing to"):
+            done(path)
+        assert path.read_bytes() == before
+        ledger.append([{**REQUESTS[2].row(), "answer": "z"}])
+    assert done(path) == 3
+
+
+def test_other_weights_have_another_fingerprint(vlm: VLM) -> None:
+    known = fingerprint(vlm.model)
+    assert fingerprint(tiny_vlm().model) == known
+    other = tiny_vlm().model
+    with torch.no_grad():
+        other.get_output_embeddings().weight[3, 4] += 1e-3
+    assert fingerprint(other) != known
+    other = tiny_vlm().model
+    other.config.image = other.config.image.model_copy(update={"resample": "bilinear"})
+    assert fingerprint(other) != known
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes there")
@@ -237,9 +340,10 @@ def test_a_name_that_is_no_text_comes_back(vlm: VLM, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / os.fsdecode(b"\xff.png")).write_bytes(stored(picture(1), "PNG"))
     requests = requests_of_folder(folder, QUESTION)
-    Ledger(out, SETTINGS, requests).append(run(vlm, requests))
+    with open_ledger(out, {**SETTINGS, "source": str(requests[0].path)}, requests) as ledger:
+        ledger.append(run(vlm, requests))
     assert json.loads(out.read_text(encoding="utf-8"))["image"] == requests[0].image
-    assert Ledger(out, SETTINGS, requests).done == 1
+    assert done(out, {**SETTINGS, "source": str(requests[0].path)}, requests) == 1
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +376,32 @@ def test_the_command_answers_a_folder_and_goes_on(folder: Path, vlm: VLM, tmp_pa
     other = saccade(*command[:-4], "--max-new-tokens", NEW + 1)
     assert other.exit_code == 1
     assert "max_new_tokens 6, not 7" in other.stderr
+    none = saccade("ask", tmp_path, QUESTION, "--out", tmp_path / "b.jsonl", "--model", folder, "--max-new-tokens", 0)
+    assert none.exit_code == 1
+    assert not list(tmp_path.glob("b.jsonl*"))
+
+
+def test_the_command_does_not_take_answers_about_another_folder_or_of_other_weights(
+    folder: Path, vlm: VLM, tmp_path: Path
+) -> None:
+    model, out = Path(shutil.copytree(folder, tmp_path / "model")), tmp_path / "answers.jsonl"
+    for number, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        picture(number).save(tmp_path / name / "1.png")
+
+    def asked(name: str) -> Any:
+        return saccade("ask", tmp_path / name, QUESTION, "--out", out, "--model", model, "--max-new-tokens", NEW)
+
+    assert asked("a").exit_code == 0
+    before = out.read_bytes()
+    other = asked("b")
+    assert other.exit_code == 1
+    assert f"source {str(tmp_path / 'a')!r}, not {str(tmp_path / 'b')!r}" in other.stderr
+    tiny_vlm(seed=1).model.save_pretrained(model)
+    other = asked("a")
+    assert other.exit_code == 1
+    assert "belongs to a run with fingerprint" in other.stderr
+    assert out.read_bytes() == before
 
 
 def test_the_command_answers_a_file_of_requests(folder: Path, vlm: VLM, tmp_path: Path) -> None:
@@ -295,15 +425,20 @@ def test_the_command_answers_a_file_of_requests(folder: Path, vlm: VLM, tmp_path
     ("words", "complaint"),
     [
         (("{folder}", "What?"), "name the file for the answers with --out"),
-        (("{folder}", "--out", "x.jsonl"), "say what to ask"),
-        (("photo.png", "What?", "--out", "x.jsonl"), "neither a folder nor a .jsonl file"),
+        (("{folder}", "--out", "{out}"), "say what to ask"),
+        (("photo.png", "What?", "--out", "{out}"), "neither a folder nor a .jsonl file"),
         (("photo.png",), "there is no question"),
-        (("{folder}", "What?", "--out", "x.jsonl", "--seed", "1"), "--temperature, --seed and --timings"),
-        (("none.jsonl", "What?", "--out", "x.jsonl"), "none.jsonl cannot be read"),
+        (("{folder}", "What?", "--out", "{out}", "--seed", "1"), "--temperature, --seed and --timings"),
+        (("photo.png", "What?", "--strict"), "--batch-size and --strict are for many pictures"),
+        (("photo.png", "What?", "--batch-size", "16"), "--batch-size and --strict are for many pictures"),
+        (("none.jsonl", "What?", "--out", "{out}"), "none.jsonl cannot be read"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(folder: Path, words: tuple[str, ...], complaint: str) -> None:
-    result = saccade("ask", *(word.format(folder=folder) for word in words))
+def test_options_that_do_not_fit_are_refused(
+    folder: Path, tmp_path: Path, words: tuple[str, ...], complaint: str
+) -> None:
+    out = tmp_path / "x.jsonl"
+    result = saccade("ask", *(word.format(folder=folder, out=out) for word in words))
     assert result.exit_code == 1
     assert complaint in result.stderr
-    assert not Path("x.jsonl").exists()
+    assert not out.exists()

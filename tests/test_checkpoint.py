@@ -167,6 +167,7 @@ def test_a_layout_is_recognized_by_what_config_json_declares() -> None:
     [
         ("image_hd", "twice"),
         ("image_aspect_ratio", "anyres"),
+        ("image_aspect_ratio", ["square"]),
         ("mm_projector_type", "linear"),
         ("mm_vision_select_feature", "cls_patch"),
         ("mm_use_im_start_end", True),

@@ -13,7 +13,7 @@ from saccade.config import PromptConfig
 from saccade.errors import ConfigError, ImageError, PromptError
 from saccade.prompt import encode, parse_messages, render_chat
 from saccade.prompt.encode import IGNORE
-from saccade.vlm import VLM, Choice
+from saccade.vlm import VLM, Choice, choosing
 from saccade.vlm.chat import Conversation
 
 OPTIONS = ("red", "red circle", "a green triangle", "x", "</s>")
@@ -39,6 +39,7 @@ def read_alone(vlm: VLM, image: Any, question: str, option: str) -> float:
         logits = vlm.model(input_ids=ids, mm_token_type_ids=torch.tensor([row.roles]), **features).logits[0]
     first = next(n for n, label in enumerate(row.labels) if label != IGNORE)
     last = row.labels.index(vlm.processor.tokenizer.eos_token_id)
+    logits[:, [vlm.model.config.image_token_id, vlm.model.config.query_token_id]] = -torch.inf
     scores = logits.log_softmax(-1)
     return sum(float(scores[n - 1, row.input_ids[n]]) for n in range(first, last + 1))
 
@@ -86,6 +87,22 @@ def test_the_prompt_is_read_once(vlm: VLM) -> None:
     assert lengths == [prompt, len(" a green triangle")]
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_many_options_are_read_in_parts(vlm: VLM, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    whole = vlm.choose(picture(1), "What is it?", OPTIONS)
+    batches: list[int] = []
+    hook = vlm.model.model.register_forward_hook(lambda *call: batches.append(len(call[-1].last_hidden_state)))
+    monkeypatch.setattr(choosing, "AT_ONCE", at_once)
+    parts = vlm.choose(picture(1), "What is it?", OPTIONS)
+    hook.remove()
+    assert batches == ([1, 1, 1, 1, 1, 1] if at_once == 1 else [1, 2, 2, 1])
+    assert parts.log_probabilities == pytest.approx(whole.log_probabilities, abs=1e-5, rel=1e-6)
+
+
+def test_options_may_come_one_by_one(vlm: VLM) -> None:
+    assert vlm.choose(picture(1), "What?", (letter for letter in "ab")).options == ("a", "b")
+
+
 def test_encoded_pictures_are_taken(vlm: VLM) -> None:
     image = picture(4)
     assert vlm.choose(vlm.encode(image), "What?", ["a", "b"]) == vlm.choose(image, "What?", ["a", "b"])
@@ -97,6 +114,10 @@ def test_encoded_pictures_are_taken(vlm: VLM) -> None:
         ([], "nothing to choose from"),
         (["yes"], "nothing to choose from"),
         ("yes", "nothing to choose from in 'yes'"),
+        (7, "nothing to choose from in 7"),
+        (iter(["yes"]), r"nothing to choose from in \['yes'\]"),
+        (["yes", 7], "option 1, 7, is no text"),
+        (["yes", ["no"]], r"option 1, \['no'\], is no text"),
         (["yes", ""], "option 1, '', is empty"),
         (["yes", " no"], "option 1, ' no', is empty or has blanks"),
         (["yes", "no", "yes"], "option 2, 'yes', is offered twice"),
@@ -106,6 +127,11 @@ def test_encoded_pictures_are_taken(vlm: VLM) -> None:
 def test_options_that_are_none(vlm: VLM, options: Any, complaint: str) -> None:
     with pytest.raises(PromptError, match=complaint):
         vlm.choose(picture(1), "What?", options)
+
+
+def test_options_are_looked_at_before_the_picture(vlm: VLM) -> None:
+    with pytest.raises(PromptError, match="nothing to choose from"):
+        vlm.choose("nowhere.png", "What?", ["yes"])
 
 
 def test_other_errors_are_those_of_asking(vlm: VLM) -> None:

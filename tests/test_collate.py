@@ -100,14 +100,6 @@ def test_equal_pixels_in_arrays_of_their_own_are_not_compared() -> None:
     assert together(samples, labels=False)["view_index"].tolist() == [[0], [1]]
 
 
-def test_tensors_are_views_too() -> None:
-    array = pixels(0)
-    of_array, of_tensor = (
-        together([Sample(encoded(("a", 1)), views)], labels=False) for views in (array, torch.from_numpy(array))
-    )
-    assert torch.equal(of_array["pixel_values"], of_tensor["pixel_values"])
-
-
 def test_what_is_not_there_is_absent() -> None:
     batch = together([Sample(encoded(("Hello", 0), answer="Hi"))])
     assert set(batch) == {"input_ids", "attention_mask", "mm_token_type_ids", "labels"}
@@ -123,6 +115,12 @@ class TestRefused:
     def test_views_that_do_not_fit_the_prompt(self, views: NDArray[np.uint8] | None, expected: int) -> None:
         samples = [Sample(encoded(("a", 1)), pixels(0)), Sample(encoded(("b", 1)), views)]
         with pytest.raises(PlaceholderMismatchError, match=f"row 1 .*{expected} image tokens were expected, 4 "):
+            together(samples, labels=False)
+
+    def test_pictures_beside_patches(self) -> None:
+        patches = np.zeros((1, TOKENS, 3), np.float16)
+        samples = [Sample(encoded(("a", 1)), pixels(0)), Sample(encoded(("b", 1)), patches)]
+        with pytest.raises(DataError, match="some samples hold pictures and others patches"):
             together(samples, labels=False)
 
     def test_a_set_that_is_not_full(self) -> None:

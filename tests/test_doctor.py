@@ -123,6 +123,19 @@ def train(vlm: VLM) -> None:
     vlm.model.train()
 
 
+def see_nothing(vlm: VLM) -> None:
+    change_what_is_seen(vlm, lambda pixels: pixels * 0)
+
+
+def swap_pictures(vlm: VLM) -> None:
+    change_what_is_seen(vlm, lambda pixels: pixels.flip(0))
+
+
+def change_what_is_seen(vlm: VLM, change: Callable[[Tensor], Tensor]) -> None:
+    encode = vlm.model.model.encode_views
+    vlm.model.model.encode_views = lambda pixels: encode(change(pixels))  # type: ignore[method-assign]
+
+
 def shift_long_batches(vlm: VLM) -> None:
     vlm.model.lm_head.register_forward_hook(lambda _module, _inputs, out: out.roll(len(out) - 1, -1))
 
@@ -143,7 +156,9 @@ def shift_single_steps(vlm: VLM) -> None:
         (rewrite_the_template, "segments and string agree", "other input_ids"),
         (lose_a_number, "logits are finite", "1 of 272 logits are not finite"),
         (train, "same input, same logits", "evaluation mode"),
-        (shift_long_batches, "batched as single", "other logits beside a longer one: they differ by"),
+        (see_nothing, "another picture, other logits", "two pictures give the same logits"),
+        (swap_pictures, "batched as single", "other logits beside another: they differ by"),
+        (shift_long_batches, "batched as single", "other logits beside another: they differ by"),
         (shift_single_steps, "cached as uncached", "a cached step gives other logits"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -153,6 +168,14 @@ def test_what_is_spoiled_is_found(vlm: VLM, folder: Path, spoil: Callable[[VLM],
     found = failed(vlm, folder)
     assert name in found
     assert re.search(detail, found[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("amount", [0.05, -0.05])
+def test_what_is_no_rounding_is_found_in_half_precision(folder: Path, dtype: torch.dtype, amount: float) -> None:
+    vlm = load(folder, dtype=dtype)
+    vlm.model.lm_head.register_forward_hook(lambda _module, _inputs, out: out * (1 + amount * (len(out) - 1)))
+    assert list(failed(vlm, folder)) == ["batched as single"]
 
 
 def rewritten(folder: Path, target: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Path:

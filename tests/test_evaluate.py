@@ -62,8 +62,16 @@ def test_an_oracle_is_right_and_a_blind_one_at_chance() -> None:
         assert score["interval"] == (1, 1)
         assert score["blank_accuracy"] < 0.25
         assert score["n"] == LIMIT == sum(part["n"] for part in score["types"].values())
+    assert report["versions"].keys() == {"1"}, "the second version has more families than were asked about"
+    assert report["versions"]["1"]["accuracy"] == 1
     assert {"model": "oracle", "split": "test", "world": scenes.WORLD_VERSION, "limit": LIMIT}.items() <= report.items()
     assert json.loads(json.dumps(report))["families"].keys() == report["families"].keys()
+
+
+def test_a_family_named_twice_counts_once() -> None:
+    report = evaluate(Oracle(("digits",)), families=("digits", "digits"))
+    assert report["families"]["digits"]["n"] == LIMIT
+    assert report["versions"] == {}
 
 
 def test_every_answer_is_on_record() -> None:
@@ -179,3 +187,20 @@ def test_settings_show_the_picture_alone_after_another_and_beside_it(
             place = -1
             assert item.question.text == text
         assert talk.images[place].pixels == own  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("setting", ["after", "beside"])
+def test_what_a_question_is_shown_with_depends_on_it_alone(setting: Setting) -> None:
+    """Each conversation is answered with all that it holds."""
+
+    def answer(batch: Sequence[Any], sampling: Any) -> list[Any]:
+        held = [(json.dumps(talk.messages), *(image.pixels for image in talk.images)) for talk in batch]
+        assert all(one != other for _, one, other in held), "a picture is never its own companion"
+        return [SimpleNamespace(text=str(hash(content))) for content in held]
+
+    oracle = Oracle(("objects",), limit=1)
+    oracle.answer = answer  # type: ignore[method-assign]
+    asked = items("objects", "test")[:40]
+    said = predict(oracle, asked, setting=setting, batch_size=7)  # type: ignore[arg-type]
+    assert set(oracle.seen.values()) == {1}, "a picture that is shown beside others is not encoded again"
+    assert predict(oracle, asked[::3], setting=setting) == said[::3]  # type: ignore[arg-type]

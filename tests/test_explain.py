@@ -3,13 +3,14 @@
 import json
 import math
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
 import plain
 import small
@@ -19,7 +20,7 @@ from saccade.errors import ConfigError, ImageError, PromptError
 from saccade.explain import attend, grid_boxes, to_map
 from saccade.explain.attention import _listen
 from saccade.explain.colors import heat, lightness
-from saccade.explain.draw import overlay
+from saccade.explain.draw import _broken, overlay
 from saccade.explain.words import group_words
 from saccade.vlm import VLM, load
 
@@ -302,6 +303,17 @@ def test_one_picture_is_needed_and_its_pixels(vlm: VLM) -> None:
         attend(vlm.model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
 
 
+def test_someone_must_look_and_it_must_be_said_at_what(vlm: VLM) -> None:
+    ids = torch.tensor([[vlm.processor.image_token_id] * 9 + [65, 66]])
+    inputs = broken_inputs(vlm) | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    for roles in ({}, {"mm_token_type_ids": torch.tensor([[1] * 9 + [0, 0]])}):
+        with pytest.raises(PromptError, match="no row has query tokens"):
+            attend(vlm.model, inputs | roles)
+    inputs.pop("view_index")
+    with pytest.raises(PromptError, match="no view_index"):
+        attend(vlm.model, inputs)
+
+
 def test_the_brightest_spot_is_the_heaviest_patch() -> None:
     weights = np.zeros((1, 4, 4), dtype=np.float32)
     weights[0, 1, 2], weights[0, 3, 0] = 0.6, 0.2
@@ -317,9 +329,40 @@ def test_a_higher_weight_is_a_lighter_color() -> None:
     assert (steps > 0).all()
 
 
-@pytest.mark.parametrize("size", [(400, 9), (9, 400), (3, 3)])
-def test_any_aspect_and_any_question_can_be_drawn(vlm: VLM, size: tuple[int, int]) -> None:
-    made = vlm.explain(picture(1, *size), "Is it " + "very " * 40 + "large?", max_new_tokens=1)
-    width, height = made.draw().size
-    assert width > 900
-    assert height > 300
+@pytest.mark.parametrize("brightness", [0, 128, 255])
+def test_colors_on_an_even_picture_are_those_of_the_scale(brightness: int) -> None:
+    weights = np.array([[[0, 0.1], [0.2, 0.4]]], dtype=np.float32)
+    even = Image.new("RGB", (5, 3), (brightness,) * 3)
+    drawn = np.asarray(overlay(even, [(0, 0, 5, 3)], weights, (40, 20)))
+    expected = heat(np.kron(weights[0], np.ones((10, 20))) / 0.4)
+    np.testing.assert_allclose(drawn, expected, atol=0.51)
+
+
+def test_outlines_show_where_things_are() -> None:
+    shown = Image.new("RGB", (40, 20), "white")
+    shown.paste("red", (10, 5, 30, 15))
+    lines = np.asarray(overlay(shown, [(0, 0, 40, 20)], np.zeros((1, 2, 2), np.float32), shown.size)).max(axis=-1)
+    assert lines[10, [9, 10, 29, 30]].min() > 50
+    assert lines[10, [3, 20, 36]].max() < 5
+
+
+@pytest.mark.parametrize("size", [(400, 9), (9, 400), (3, 3), (3000, 1)])
+@pytest.mark.parametrize("word", ["very " * 40, "m" * 100])
+def test_any_aspect_and_any_question_can_be_drawn(vlm: VLM, size: tuple[int, int], word: str) -> None:
+    question = f"Is it {word} large?"
+    made, brief = (vlm.explain(picture(1, *size), text, max_new_tokens=1).draw() for text in (question, "Is it large?"))
+    assert made.width == brief.width > 900
+    assert made.height > brief.height + 100, "there are more lines of the question, and more of its words"
+    pixels = np.asarray(made)
+    assert (pixels[:, :30] == pixels[0, 0]).all()
+    assert (pixels[:, -30:] == pixels[0, 0]).all()
+
+
+@pytest.mark.parametrize("word", ["", "m", "WiWi" * 50, "m" * 100])
+def test_a_word_is_broken_where_the_page_ends(word: str) -> None:
+    font = ImageFont.load_default(size=25)
+    pieces = _broken(word, font, 960)
+    assert "".join(pieces) == word
+    assert max(map(font.getlength, pieces)) <= 960
+    for piece, following in pairwise(pieces):
+        assert font.getlength(piece + following[0]) > 960

@@ -46,6 +46,37 @@ def test_explain_writes_the_drawing_and_the_arrays(folder: Path, tmp_path: Path)
         np.testing.assert_array_equal(kept["query_image"], expected.query_image)
 
 
+def test_what_is_to_be_said_about_a_picture_is_told(folder: Path, tmp_path: Path) -> None:
+    moving = tmp_path / "moving.gif"
+    picture(1).save(moving, save_all=True, append_images=[picture(2)])
+    command = ("explain", moving, "Why?", "--model", folder, "--max-new-tokens", 1, "--out", tmp_path / "drawing.png")
+    told = saccade(*command)
+    assert told.exit_code == 0
+    assert [line.startswith("note: ") for line in told.stderr.splitlines()] == [True, False]
+    quiet = saccade(*command, "--json")
+    assert (len(json.loads(quiet.stdout)["warnings"]), quiet.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("names", "complaint"),
+    [
+        (("--out", "folder.png"), "folder.png is a folder"),
+        (("--out", "drawing.jpg"), "drawing.png"),
+        (("--out", "drawing"), "drawing.png"),
+        (("--arrays", "folder.png"), "folder.png is a folder"),
+    ],
+)
+def test_where_nothing_can_be_written_is_told_before_the_model_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, str], complaint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    refused = saccade("explain", "photo.png", "Why?", "--model", tmp_path / "no-model", *names)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert complaint in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
 def test_a_missing_picture_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "drawing.png"
     refused = saccade("explain", "nowhere.png", "Why?", "--model", folder, "--out", out)

@@ -112,6 +112,11 @@ def test_the_report_is_plain_and_says_how_it_was_made(report: PointingReport) ->
     assert "samples" not in report.to_dict()
 
 
+def test_a_family_counts_once(vlm: VLM) -> None:
+    once, twice = (evaluate_pointing(vlm, ("objects",) * times, limit=1).looks for times in (1, 2))
+    assert [look.aim for look in once] == [look.aim for look in twice]
+
+
 def test_what_cannot_point_is_refused(vlm: VLM) -> None:
     with pytest.raises(ConfigError, match="no embedded queries"):
         evaluate_pointing(tiny_vlm(query=None, query_token_id=None, prompt=PromptConfig()))

@@ -1,12 +1,15 @@
 """What people really bring: odd pictures are answered as the plain picture they show, bad input is one sentence.
 
-The details of formats stand in test_image, those of checkpoints in test_checkpoint; here all of it meets a whole model.
+The details of formats and damage stand in test_image, those of checkpoints in test_checkpoint; here all of it meets a
+whole model.
 """
 
 import io
 import json
 import shutil
+import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,10 +24,10 @@ from typer.testing import CliRunner
 
 from helpers_vlm import picture, tiny_vlm
 from saccade.cli import app
-from saccade.errors import SaccadeWarning
+from saccade.errors import ConfigError, ImageError, SaccadeWarning
 from saccade.image import open_image
 from saccade.prompt import encode, parse_messages, render_chat
-from saccade.vlm import VLM
+from saccade.vlm import VLM, load
 
 MANY = 10**6
 RAMP = picture(5, 23, 17)
@@ -65,7 +68,6 @@ CLEAR_GRAY, PAPER_GRAY = on_white(GRAY)
 PALETTE = RAMP.quantize(16)
 FIRST_CLEAR = np.asarray(PALETTE) == 0
 CMYK = stored(RAMP.convert("CMYK"), "JPEG")
-SIXTEEN = stored(Image.fromarray(np.asarray(GRAY).astype(np.uint16) * 257))
 THIN, FLAT, DOT = picture(1, 1, 5000), picture(2, 5000, 1), picture(3, 1, 1)
 WAYS = Image.Transpose
 
@@ -74,7 +76,6 @@ PICTURES: dict[str, tuple[bytes, Image.Image]] = {
     "RGBA": (stored(CLEAR), PAPER),
     "gray": (stored(GRAY), GRAY.convert("RGB")),
     "gray with transparency": (stored(CLEAR_GRAY), PAPER_GRAY),
-    "16-bit gray": (SIXTEEN, GRAY.convert("RGB")),
     "palette": (stored(PALETTE), PALETTE.convert("RGB")),
     "palette with transparency": (
         stored(PALETTE, transparency=0),
@@ -164,6 +165,9 @@ def test_the_command_line_says_it_in_one_line(folder: Path, tmp_path: Path) -> N
     sentence = f"'{path}' has several frames: the first one is taken"
     options = ("--model", folder, "--max-new-tokens", 2)
     assert saccade("ask", path, "What?", *options).stderr == f"note: {sentence}\n"
+    first, second = saccade("ask", path, "x" * 500, *options).stderr.splitlines()
+    assert first == f"note: {sentence}", "it is said beside an error, too"
+    assert second.startswith("error: ")
     told = saccade("ask", path, "What?", *options, "--json")
     assert (json.loads(told.stdout)["warnings"], told.stderr) == ([sentence], "")
     assert saccade("chat", path, *options, stdin="What?\nAnd?\n").stderr.count(sentence) == 1
@@ -213,21 +217,30 @@ def spoiled_tensors(change: Callable[[dict[str, Tensor]], None]) -> Callable[[Pa
     return spoil
 
 
-HALF = {kind: (content := stored(picture(1, 64, 64), kind))[: len(content) // 2] for kind in ("PNG", "JPEG", "WEBP")}
 PHOTO = stored(picture(1))
+# The beginning of a picture of 400 million pixels, which is more than any limit.
+HUGE = PHOTO[:16] + struct.pack(">II", 20_000, 20_000) + PHOTO[24:29]
+HUGE += struct.pack(">I", zlib.crc32(HUGE[12:])) + PHOTO[33:50]
 
 # What is brought (a picture, a question, what is wrong with the model), the thing that is named, and the remedy.
 REFUSED: dict[str, tuple[bytes | None, str, Callable[[Path], None] | None, str, str]] = {
     "no file": (None, "What?", None, "there is no picture file '{photo}'", "check the path"),
     "a text": (b"milk, eggs", "What?", None, "'{photo}' is not a picture", "convert it to PNG or JPEG"),
     "an empty file": (b"", "What?", None, "'{photo}' is not a picture", "convert it to PNG or JPEG"),
-    **{f"half a {kind}": (half, "What?", None, "'{photo}' cannot be ", "save it again") for kind, half in HALF.items()},
+    "half a file": (PHOTO[: len(PHOTO) // 2], "What?", None, "'{photo}' cannot be decoded", "save it again"),
     "too many pixels": (
         PHOTO,
         "What?",
         spoiled_config(lambda config: config["image"].update(max_pixels=619)),
         "'{photo}' has 31 x 20 pixels, more than the limit of 619",
-        "make it smaller, or raise image.max_pixels in the config.json of the model",
+        "make it smaller, or raise the limit with saccade.load(max_pixels=...) or `saccade ask --max-pixels`",
+    ),
+    "more pixels than Pillow opens": (
+        HUGE,
+        "What?",
+        None,
+        "'{photo}' is larger than what Pillow opens (Image size (400000000 pixels) exceeds limit of 178956970 pixels",
+        "make it smaller, or raise the limit with `saccade ask --max-pixels`",
     ),
     "an over-long prompt": (PHOTO, "x" * 500, None, "the model holds 400 in all", "shorten the conversation"),
     "a missing tensor": (
@@ -270,7 +283,7 @@ REFUSED: dict[str, tuple[bytes | None, str, Callable[[Path], None] | None, str, 
         "What?",
         spoiled_config(lambda config: config["image"].update(colour="blue")),
         "image is not valid: colour",
-        "",
+        "known fields: side, layout, fit",
     ),
 }
 
@@ -298,11 +311,23 @@ def test_a_model_that_no_one_has_is_told_without_a_network() -> None:
     assert "check the spelling and the connection" in result.stderr
 
 
-def test_the_limit_of_pixels_can_be_raised_where_the_message_says(folder: Path, tmp_path: Path) -> None:
-    model = Path(shutil.copytree(folder, tmp_path / "model"))
-    (tmp_path / "photo.png").write_bytes(PHOTO)
-    codes = []
-    for limit in (619, 620):
-        spoiled_config(lambda config, limit=limit: config["image"].update(max_pixels=limit))(model)
-        codes.append(saccade("ask", tmp_path / "photo.png", "What?", "--model", model).exit_code)
-    assert codes == [1, 0]
+def test_the_limit_of_pixels_is_raised_as_the_message_says(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # the command raises it for its process
+    photo, huge = tmp_path / "photo.png", tmp_path / "huge.png"
+    photo.write_bytes(PHOTO)
+    huge.write_bytes(HUGE)
+    options = ("--model", folder, "--max-new-tokens", 2, "--max-pixels")
+    assert [saccade("ask", photo, "What?", *options, limit).exit_code for limit in (619, 620)] == [1, 0]
+    assert "more than the limit of 399999999:" in saccade("ask", huge, "What?", *options, 399_999_999).stderr
+    assert "cannot be decoded, it is damaged" in saccade("ask", huge, "What?", *options, 400_000_000).stderr
+
+
+def test_a_limit_of_pixels_is_one_of_model_and_processor(folder: Path) -> None:
+    limited = load(folder, max_pixels=619)
+    with pytest.raises(ImageError, match="more than the limit of 619"):
+        limited.encode(PHOTO)
+    assert limited.processor.image_processor.config == limited.model.config.image
+    with pytest.raises(ConfigError, match="max_pixels"):
+        load(folder, max_pixels=0)

@@ -245,10 +245,21 @@ class TestPictures:
         with pytest.raises(ImageError, match=complaint):
             processor().image_processor(source)
 
-    @pytest.mark.parametrize("field", [{"fit": "crop"}, {"std": (1.0,)}, {"side": 0}, {"layout": "tiles"}])
-    def test_settings_are_checked(self, field: dict[str, Any]) -> None:
-        with pytest.raises(ConfigError, match="image processor is not valid"):
+    @pytest.mark.parametrize(
+        ("field", "problem"),
+        [
+            ({"fit": "crop"}, r"fit: Input should be 'squash' or 'pad' \(got 'crop'\)"),
+            ({"std": (1.0,)}, "std.1: Field required .*"),
+            ({"side": 0}, r"side: Input should be greater than 0 \(got 0\)"),
+            ({"layout": "tiles"}, "image.layout 'tiles' .* cuts nothing: set tiles_per_side to 2 or more"),
+        ],
+    )
+    def test_settings_are_checked(self, field: dict[str, Any], problem: str) -> None:
+        with pytest.raises(ConfigError, match=f"^the image processor is not valid: {problem}$"):
             SaccadeImageProcessor(**({"side": SIDE, "tokens_per_view": TOKENS} | field))
+        for make in (lambda fields: ImageConfig(**fields), ImageConfig.model_validate):
+            with pytest.raises(ConfigError, match=f"^ImageConfig is not valid: {problem}$"):
+                make({"side": SIDE} | field)
 
 
 class TestSaved:
@@ -335,5 +346,5 @@ class TestBuilt:
             SaccadeProcessor(processor().image_processor, changed, prompt)
 
     def test_a_template_that_is_not_valid(self) -> None:
-        with pytest.raises(ConfigError, match="prompt of the processor is not valid"):
+        with pytest.raises(ConfigError, match=r"prompt of the processor is not valid: sytem .* known fields: system, "):
             SaccadeProcessor(processor().image_processor, tokenizer(), {"sytem": "x"})

@@ -166,3 +166,8 @@ def test_an_older_world_is_a_part_of_the_newer() -> None:
 def test_no_frozen_test_but_those_promised(arguments: tuple[str, str]) -> None:
     with pytest.raises(DataError, match="no frozen test"):
         frozen_test(*arguments)
+
+
+def test_a_world_that_does_not_exist_has_no_fingerprint() -> None:
+    with pytest.raises(DataError, match="version '99'"):
+        stored_fingerprints("99")

@@ -3,19 +3,23 @@
 import json
 import shutil
 import signal
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerControl
 
 from saccade import presets
+from saccade.data import scenes
+from saccade.data.scenes import Dice
 from saccade.errors import ConfigError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.roles import IMAGE
 from saccade.train.patches import patch_middles
 from saccade.train.progress import StopOnInterrupt
-from saccade.train.questions import CaptionDataset, Encoder, QuestionDataset
+from saccade.train.questions import CaptionDataset, Encoder, QuestionDataset, spread
 from saccade.train.recipes import nano, nano_hd, recipe
 from saccade.train.run import load_tokenizer, run_recipe, train_stage
 from saccade.train.stages import Group, Recipe, Stage
@@ -110,6 +114,47 @@ def test_a_recipe_runs_resumes_and_refuses_another(tmp_path, monkeypatch):
     assert (weights / "model.safetensors").stat().st_mtime_ns == stamp
     with pytest.raises(ConfigError, match="another recipe"):
         run_recipe(short.model_copy(update={"seed": 1}), tmp_path)
+
+
+def test_a_signal_while_processes_agree_is_not_lost(monkeypatch):
+    interrupt, control = StopOnInterrupt(), TrainerControl()
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda flag, op: interrupt._note())
+    interrupt.before = signal.getsignal(signal.SIGINT)
+    interrupt.on_step_end(None, None, control)
+    assert not control.should_training_stop, "the others do not know yet"
+    interrupt.on_step_end(None, None, control)
+    assert control.should_training_stop
+    assert interrupt.stopped
+
+
+def test_one_process_with_several_gpus_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="torchrun"):
+        run_recipe(nano(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_encoded_pictures_must_be_enough(tokenizer, tmp_path):
+    patches = np.zeros((2, 1, 81, 192), np.float16)
+    for task in ("patches", "questions"):
+        with pytest.raises(ConfigError, match="encode them all"):
+            train_stage(small_model(), tokenizer, stage(task), tmp_path, log=tmp_path / "log", seed=0, patches=patches)
+
+
+def test_a_share_too_small_to_be_drawn_is_refused():
+    with pytest.raises(ConfigError, match="digits"):
+        Pictures({"objects": 0.99, "digits": 0.01}, 10, presets.nano().image)
+
+
+def test_emphasis_asks_a_type_more_often_and_never_twice_the_same():
+    dice = Dice(np.random.default_rng(0))
+    pool = [scenes.Question(f"{kind} {number}", "", kind) for kind in ("side", "color", "count") for number in range(4)]
+    counts = Counter(question.type for _ in range(200) for question in spread(dice, pool, 4, {"side": 3.0}))
+    assert counts["side"] > 1.5 * counts["color"] > 0
+    assert len(set(spread(dice, pool, 12, {"side": 3.0}))) == 12
+    plain = spread(dice, pool, 4)
+    assert {question.type for question in plain[:3]} == {"side", "color", "count"}
 
 
 def test_restarted_between_stages_equals_uninterrupted(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from saccade.ablate.provenance import machine
 from saccade.data import scenes
 from saccade.train.recipes import nano
 
@@ -35,7 +36,7 @@ else: not photographs, not other words, not other questions. Ask about anything 
 
 - Data: the rendered world, version {world}, training split; handwritten digits are rows 0 to 1346 of the UCI set.
 - Command: `saccade train run nano --out runs/nano`, then `python tools/release_nano.py --run runs/nano`.
-- Stages: {stages}; recipe and code as of commit {commit}.
+- Stages: {stages}; recipe and code as of commit {commit}.{note}
 - Machine and time: {machine}; {minutes:.0f} minutes, beside other work.
 
 ## Accuracy
@@ -46,8 +47,8 @@ shades and phrasings that training never showed.
 
 {tables}
 
-Files: `docs/results/nano_test.json`, `docs/results/nano_shifted.json`; command `saccade eval --json --split
-test|shifted`.
+Files: `docs/results/nano_test.json`, `docs/results/nano_shifted.json`; command `saccade eval --json --families
+{families} --split test|shifted`.
 """
 
 
@@ -75,27 +76,17 @@ def card() -> str:
         parameters=run["parameters"],
         visual=(grid // config["compressor"]["window"]) ** 2,
         queries=config["query"]["num_queries"],
+        families=",".join(reports["test"]["families"]),
         world=reports["test"]["world"],
         stages=", ".join(
             f"{stage['name']} ({stage['steps']} steps of {stage['pictures']} pictures)" for stage in run["stages"]
         ),
         commit=run["commit"],
+        note=f" {run['note']}" if run.get("note") else "",
         machine=run["machine"],
         minutes=sum(run["minutes"].values()),
         tables="\n\n".join(f"### {split}\n\n{table(report)}" for split, report in reports.items()),
     )
-
-
-def machine() -> str:
-    """What this machine computes with."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return f"{names[0]}, {len(names)} cores"
 
 
 def minutes(log: Path) -> dict[str, float]:
@@ -106,7 +97,7 @@ def minutes(log: Path) -> dict[str, float]:
     return {stage: round(value, 1) for stage, value in spent.items()}
 
 
-def release(run: Path) -> None:
+def release(run: Path, note: str) -> None:
     """Cast the run's last weights to bfloat16, store them in the package, and score them."""
     from saccade.evaluate import evaluate_world
     from saccade.vlm import load
@@ -127,6 +118,7 @@ def release(run: Path) -> None:
         "minutes": minutes(run / "log.jsonl"),
         "stages": json.loads((run / "run.json").read_text())["recipe"]["stages"],
         "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=REPO, text=True).strip(),
+        "note": note,
     }
     (RESULTS / "nano_run.json").write_text(json.dumps(facts, indent=1) + "\n")
     released = load("nano")
@@ -141,9 +133,10 @@ def main() -> None:
     """Release a run, or write the card again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="folder of a finished `saccade train run nano`")
-    run = parser.parse_args().run
-    if run is not None:
-        release(run)
+    parser.add_argument("--note", default="", help="what the card says about how the run departed from its recipe")
+    arguments = parser.parse_args()
+    if arguments.run is not None:
+        release(arguments.run, arguments.note)
     (ASSETS / "README.md").write_text(card())
 
 

@@ -1,6 +1,6 @@
 """How well a tower in training tells patches apart: accuracy on the labelled patches of validation pictures.
 
-python tools/score_patches.py runs/nano/1-practice/checkpoint-1500
+python tools/score_patches.py runs/nano/0-patches/checkpoint-3400
 """
 
 import argparse
@@ -23,8 +23,16 @@ def score(checkpoint: Path, family: str, count: int) -> dict[str, float]:
     """Share of the patches with a label of each kind that are told right, over `count` validation pictures."""
     config = presets.nano()
     module = PatchPretraining(SaccadeModel(config)).eval()
-    state = load_file(checkpoint / "model.safetensors")
-    module.load_state_dict({name.removeprefix("_orig_mod."): value for name, value in state.items()})
+    stored = load_file(checkpoint / "model.safetensors")
+    state = {name.removeprefix("_orig_mod."): value for name, value in stored.items()}
+    here, there = ({name: value.shape for name, value in one.items()} for one in (module.state_dict(), state))
+    other = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+    if other:
+        raise SystemExit(
+            f"{checkpoint} is no checkpoint of a patch stage with today's classes {CLASSES} ({', '.join(other[:3])} "
+            "differ): train the stage again, or run the commit that trained it"
+        )
+    module.load_state_dict(state)
     items = []
     for index in range(count):
         scene = scenes.render(family, "val", index)

@@ -7,6 +7,8 @@ beside the configurations of the vision tower and the decoder, which are transfo
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, model_validator
@@ -19,9 +21,29 @@ Fit = Literal["squash", "pad"]
 
 
 class Frozen(BaseModel):
-    """Base of the frozen parts: unknown fields are errors, instances never change."""
+    """Base of the frozen parts: a field that is unknown or not valid is a ConfigError, instances never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
+
+    def __init__(self, **fields: Any) -> None:
+        with _in_one_sentence(type(self).__name__):
+            super().__init__(**fields)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # validates as pydantic's own does
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Return fields, or an instance, as an instance."""
+        with _in_one_sentence(cls.__name__):
+            return super().model_validate(obj, **options)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, fields: Any) -> Any:
+        unknown = [name for name in fields if name not in cls.model_fields] if isinstance(fields, Mapping) else []
+        if unknown:
+            raise ConfigError(f"{unknown[0]} is not one of the known fields: {', '.join(cls.model_fields)}")
+        return fields
 
 
 class ImageConfig(Frozen):
@@ -39,7 +61,8 @@ class ImageConfig(Frozen):
         mean: Per-channel mean subtracted after scaling to [0, 1], RGB.
         std: Per-channel divisor after the mean, RGB.
         pad_value: Gray level of the canvas for "pad", 0..255.
-        max_pixels: Pictures with more pixels are refused before they are decoded.
+        max_pixels: Pictures with more pixels are refused before they are decoded, and so are those that padding would
+            make a square of more pixels.
     """
 
     side: PositiveInt
@@ -205,22 +228,27 @@ _COMPRESSOR: TypeAdapter[SapConfig | AverageConfig | IdentityConfig] = TypeAdapt
 _Part = TypeVar("_Part", bound=Frozen)
 
 
-def _part(name: str, kind: type[_Part], value: Any) -> _Part:
-    """Return `value` as a validated `kind`."""
-    if isinstance(value, kind):
-        return value
+def to_part(name: str, kind: type[_Part], value: Any) -> _Part:
+    """Return fields, or an instance, as an instance of `kind`; raise ConfigError, by `name`, if they are not valid."""
+    with _in_one_sentence(name):
+        return TypeAdapter(kind).validate_python(value)
+
+
+@contextmanager
+def _in_one_sentence(name: str) -> Iterator[None]:
+    """Turn pydantic's report of several lines into a ConfigError of one."""
     try:
-        return kind.model_validate(value)
+        yield
     except ValidationError as error:
         raise ConfigError(f"{name} is not valid: {_first_problem(error)}") from error
 
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
-    if not problem["loc"]:  # several fields contradict each other, and the message names them
-        return problem["msg"].removeprefix("Value error, ")
-    where = ".".join(str(step) for step in problem["loc"])
-    return f"{where}: {problem['msg']} (got {problem['input']!r})"
+    where, said = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
+    if where and problem["type"] != "value_error":  # a sentence of our own names what is wrong
+        said += f" (got {problem['input']!r})"
+    return f"{where}: {said}" if where else said
 
 
 class SaccadeConfig(PreTrainedConfig):
@@ -275,15 +303,13 @@ class SaccadeConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         self.vision_config = _backbone(self.vision_config, default="siglip_vision_model")
         self.text_config = _backbone(self.text_config, default="phi")
-        self.vision = _part("vision", VisionFeatureConfig, self.vision or {})
-        try:
+        self.vision = to_part("vision", VisionFeatureConfig, self.vision or {})
+        with _in_one_sentence("compressor"):
             self.compressor = _COMPRESSOR.validate_python(self.compressor or IdentityConfig())
-        except ValidationError as error:
-            raise ConfigError(f"compressor is not valid: {_first_problem(error)}") from error
-        self.projector = _part("projector", ProjectorConfig, self.projector or {})
-        self.query = None if self.query is None else _part("query", QueryConfig, self.query)
-        self.image = _part("image", ImageConfig, self.image or {"side": getattr(self.vision_config, "image_size", 1)})
-        self.prompt = _part("prompt", PromptConfig, self.prompt or {})
+        self.projector = to_part("projector", ProjectorConfig, self.projector or {})
+        self.query = None if self.query is None else to_part("query", QueryConfig, self.query)
+        self.image = to_part("image", ImageConfig, self.image or {"side": getattr(self.vision_config, "image_size", 1)})
+        self.prompt = to_part("prompt", PromptConfig, self.prompt or {})
         super().__post_init__(**kwargs)
         self.check()
 

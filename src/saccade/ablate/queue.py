@@ -3,49 +3,60 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from saccade.ablate.cell import run_cell
-from saccade.ablate.studies import Study
+from saccade.ablate.cell import run_cell, settings
+from saccade.ablate.studies import STUDIES, Study
 from saccade.ablate.table import render
-from saccade.errors import DataError
+from saccade.errors import ConfigError, DataError
 from saccade.vlm import VLM
 
 PAGE = "README.md"
+SETTINGS = "settings.json"
 
 
 def run_studies(studies: Sequence[Study], out: Path, seeds: int, base: VLM, cache: Path) -> Path:
     """Run the cells that have no result yet, and write the page anew after each.
 
-    A cell that was interrupted begins again.
+    A cell that was interrupted begins again. The page shows every known study that has results in the folder.
 
     Args:
         studies: What to run.
-        out: Folder of the results, one JSON file per cell.
+        out: Folder of the results, one JSON file per cell, and beside them the settings they share.
         seeds: Seeds 0 to `seeds` - 1, all variants from one before the next.
-        base: Gives the frozen tower.
+        base: Gives the frozen tower and the tokenizer.
         cache: Folder for what can be computed again.
 
     Returns:
         The page.
 
     Raises:
-        DataError: when a stored result cannot be read.
+        ConfigError: when the base has another tower, stored results have other settings, or two variants of a study
+            share a file; before anything runs.
+        DataError: when a stored result cannot be read; before anything runs.
     """
+    shown = list((STUDIES | {study.name: study for study in studies}).values())
+    for study in shown:
+        read_results(out, study)
+    shared = {study.name: _checked_settings(out, study, base) for study in studies}
+    for name, values in shared.items():
+        _write_json(out / name / SETTINGS, values)
     console = Console(stderr=True, highlight=False)
+    for study in studies:
+        if study.presumes:
+            console.print(f"[bold]{study.name}[/] presumes {study.presumes}; this is not checked")
     waiting = [cell for cell in _cells(studies, seeds) if not _file(out, *cell).exists()]
     for done, (study, variant, seed) in enumerate(waiting):
         console.print(f"[bold]{study.name}: {variant}[/], seed {seed} ({len(waiting) - done} to go)")
         result = run_cell(study, variant, seed, base, cache)
-        file = _file(out, study, variant, seed)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(result, indent=1) + "\n")
-        _write_page(out, studies)
-    return _write_page(out, studies)
+        _write_json(_file(out, study, variant, seed), result)
+        _write_page(out, shown)
+    return _write_page(out, shown)
 
 
 def read_results(out: Path, study: Study) -> list[dict[str, Any]]:
@@ -54,13 +65,46 @@ def read_results(out: Path, study: Study) -> list[dict[str, Any]]:
     Raises:
         DataError: when one cannot be read.
     """
-    results = []
-    for file in sorted((out / study.name).glob("*.json")):
-        try:
-            results.append(json.loads(file.read_text()))
-        except ValueError as error:
-            raise DataError(f"{file} is not a result ({error}): remove it, and it is computed again") from error
-    return results
+    files = sorted((out / study.name).glob("*.json"))
+    return [_read_json(file) for file in files if file.name != SETTINGS]
+
+
+def _checked_settings(out: Path, study: Study, base: VLM) -> dict[str, Any]:
+    """Return the settings of a study, those of variants it had earlier included, once they fit what is stored."""
+    files = {_file(out, study, variant, 0) for variant in study.variants}
+    if len(files) < len(study.variants):
+        raise ConfigError(f"two variants of {study.name} would share a file: let their names differ in a letter")
+    current, file = settings(study, base), out / study.name / SETTINGS
+    if not file.exists() and read_results(out, study):
+        raise ConfigError(f"{file.parent} holds results without their {SETTINGS}: choose an empty folder, or remove it")
+    stored = _read_json(file) if file.exists() else {}
+    other = [name for name, value in current.items() if stored.get(name, value) != value]
+    if other:
+        raise ConfigError(
+            f"{file.parent} holds results of other settings ({', '.join(other)}; see {file}): choose an empty folder, "
+            "or remove it"
+        )
+    return stored | current
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+    except ValueError as error:
+        raise DataError(f"{file} cannot be read ({error}): remove it, and it is computed again") from error
+    return content
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    _write(file, json.dumps(content, indent=1) + "\n")
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+    unfinished.write_text(text)
+    unfinished.replace(file)
 
 
 def _cells(studies: Sequence[Study], seeds: int) -> Iterator[tuple[Study, str, int]]:
@@ -77,6 +121,5 @@ def _file(out: Path, study: Study, variant: str, seed: int) -> Path:
 
 def _write_page(out: Path, studies: Sequence[Study]) -> Path:
     page = out / PAGE
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(render([(study, read_results(out, study)) for study in studies]))
+    _write(page, render([(study, read_results(out, study)) for study in studies]))
     return page

@@ -49,7 +49,8 @@ class Study:
         variants: Functions that return a variant's configuration, by name.
         blocks: Tables.
         published: The paper's own figures, variant by benchmark.
-        sizes: Last parts of the forms of questions that are scored apart, e.g. the glyph sizes of the family text.
+        scored_apart: Forms of questions that get a column of their own, by its heading.
+        presumes: What the base must have learned for the study to mean anything; such a study runs only when named.
     """
 
     name: str
@@ -59,7 +60,8 @@ class Study:
     variants: Mapping[str, Build]
     blocks: tuple[Block, ...]
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    sizes: tuple[str, ...] = ()
+    scored_apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    presumes: str = ""
 
 
 def _compressed(compressor: Any) -> SaccadeConfig:
@@ -147,7 +149,8 @@ RESOLUTION = Study(
         "normal": {"TextVQA": 64.6, "ChartQA": 51.0, "DocVQA": 48.6},
         "HD": {"TextVQA": 71.0, "ChartQA": 69.8, "DocVQA": 74.8},
     },
-    sizes=("large", "medium", "small"),
+    scored_apart={f"{size} letters": (f"word.{size}", f"number.{size}") for size in ("large", "medium", "small")},
+    presumes="a base whose tower was taught letters",
 )
 
 STUDIES = {study.name: study for study in (TABLE3, RESOLUTION)}

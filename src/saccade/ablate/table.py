@@ -13,8 +13,9 @@ Results = Sequence[dict[str, Any]]
 HEAD = """# Ablations
 
 The papers' ablations, repeated on the rendered world with variants of nano: the same frozen tower, the same pictures,
-the same few steps, {seeds} seeds. Accuracy is in percent of {questions} validation questions of each family, mean
-± standard deviation over the seeds. These are small models and short runs: they tell the direction of a finding, not
+the same few steps. Accuracy is in percent of {questions} questions of each family, spread evenly over the frozen test,
+by which nothing is chosen; mean ± standard deviation over the runs, one for each seed. *Blanked* is the mean over the
+families when the pictures are gray. These are small models and short runs: they tell the direction of a finding, not
 its size on photographs. Every cell is a JSON file beside this page; `saccade train ablate` runs those that are missing.
 
 A verdict says "same direction" or "opposite" where every seed agrees and the mean difference exceeds its standard
@@ -25,18 +26,31 @@ deviation, else "within noise".
 def render(studies: Iterable[tuple[Study, Results]]) -> str:
     """Write the page of the studies with their results, as Markdown."""
     done = [(study, results) for study, results in studies if results]
-    seeds = max((len({result["seed"] for result in results}) for _, results in done), default=0)
     asked = {family["n"] for _, results in done for result in results for family in result["families"].values()}
-    parts = [HEAD.format(seeds=seeds, questions=" or ".join(map(str, sorted(asked))) or "no")]
+    parts = [HEAD.format(questions=" or ".join(map(str, sorted(asked))) or "no")]
     for study, results in done:
-        parts.append(f"## {study.title}\n\nSource: {study.source}.\n")
+        parts.append(f"## {study.title}\n\n{_facts(study, results)}\n")
         parts += [_block(study, block, results) for block in study.blocks]
     return "\n".join(parts)
 
 
+def _facts(study: Study, results: Results) -> str:
+    """Where a study stands in the paper, what it presumes, and what its results were made with."""
+    seeds = len({result["seed"] for result in results})
+    made = {
+        name: " and ".join(sorted({str(result[name] or "unknown") for result in results}))
+        for name in ("base", "machine", "torch", "transformers", "commit")
+    }
+    presumes = f" It presumes {study.presumes}, which is not checked." if study.presumes else ""
+    return (
+        f"Source: {study.source}.{presumes} {seeds} {'seed' if seeds == 1 else 'seeds'}; tower of {made['base']}; "
+        f"{made['machine']}; torch {made['torch']}, transformers {made['transformers']}; commit {made['commit']}."
+    )
+
+
 def _block(study: Study, block: Block, results: Results) -> str:
     families, benchmarks = list(study.families), list(next(iter(study.published.values()), {}))
-    head = ["variant", "visual + query tokens", *families, *study.sizes, "mean"]
+    head = ["variant", "visual + query tokens", *families, *study.scored_apart, "mean", "blanked", "runs"]
     head += [f"{name} (paper)" for name in benchmarks]
     lines = [f"### {block.title}", "", _row(head), _row(["---"] * len(head))]
     for variant in block.variants:
@@ -50,9 +64,11 @@ def _block(study: Study, block: Block, results: Results) -> str:
                     variant,
                     f"{runs[0]['visual_tokens']} + {runs[0]['queries']}",
                     *(_mean([100 * run["families"][family]["accuracy"] for run in runs]) for family in families),
-                    *(_mean([size_score(run, size) for run in runs]) for size in study.sizes),
+                    *(_mean([forms_score(run, forms) for run in runs]) for forms in study.scored_apart.values()),
                     _mean([score(run) for run in runs]),
-                    *(f"{published[name]:g}" for name in benchmarks),
+                    _mean([score(run, "blank_accuracy") for run in runs]),
+                    str(len(runs)),
+                    *(f"{published[name]:g}" if name in published else "–" for name in benchmarks),
                 ]
             )
         )
@@ -60,15 +76,15 @@ def _block(study: Study, block: Block, results: Results) -> str:
     return "\n".join(lines)
 
 
-def score(result: dict[str, Any]) -> float:
-    """Mean accuracy over a result's families, in percent."""
-    return 100 * fmean(family["accuracy"] for family in result["families"].values())
+def score(result: dict[str, Any], kind: str = "accuracy") -> float:
+    """Mean accuracy (or "blank_accuracy") over a result's families, in percent."""
+    return 100 * fmean(family[kind] for family in result["families"].values())
 
 
-def size_score(result: dict[str, Any], size: str) -> float:
-    """Accuracy on the questions whose form ends in a size, in percent."""
-    forms = [form for family in result["families"].values() for form in family["forms"].items()]
-    asked = [(score["accuracy"], score["n"]) for form, score in forms if form.rpartition(".")[2] == size]
+def forms_score(result: dict[str, Any], forms: Sequence[str]) -> float:
+    """Accuracy on the questions of some forms together, in percent."""
+    scores = [part for family in result["families"].values() for form, part in family["forms"].items() if form in forms]
+    asked = [(part["accuracy"], part["n"]) for part in scores]
     return 100 * float(sum(accuracy * n for accuracy, n in asked) / sum(n for _, n in asked))
 
 
@@ -97,7 +113,7 @@ def _verdict(study: Study, claim: Claim, results: Results) -> list[str]:
     if not ahead:
         return []
     better, worse = study.published.get(claim.better, {}), study.published.get(claim.worse, {})
-    paper = ", ".join(f"{name} {better[name] - worse[name]:+.1f}" for name in better)
+    paper = ", ".join(f"{name} {better[name] - worse[name]:+.1f}" for name in better if name in worse)
     positive = sum(value > 0 for value in ahead)
     return [
         f"- *{claim.better}* ahead of *{claim.worse}*: here {_mean(ahead, sign='+')} points, in {positive} of "

@@ -21,10 +21,13 @@ from saccade.errors import CheckpointError, SaccadeError
 from saccade.image.processor import SaccadeProcessor
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.prompt import encode, parse_messages, render_chat
-from saccade.prompt.encode import special_pattern, token_id
+from saccade.prompt.encode import end_token_id, token_id
 from saccade.roles import TEXT
 
 Progress = Callable[[int, int], None]
+
+_ROUNDING = 4  # machine epsilons
+_SUMMING = 1e-4  # what another order of summation may change
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ def examine(
         ("segments and string agree", words.round_trip),
         ("logits are finite", probe.finite),
         ("same input, same logits", probe.repeatable),
+        ("another picture, other logits", probe.seeing),
         ("batched as single", probe.batched),
         ("cached as uncached", probe.cached),
     )
@@ -190,19 +194,15 @@ class _Words:
         return f"processor and model agree; {pictures.tokens_per_view} tokens for a view of {pictures.side} pixels"
 
     def end(self) -> str:
-        end, tokenizer = self.config.prompt.assistant_end, self.processor.tokenizer
-        special = special_pattern(tokenizer).match(end)
-        if special is None:
-            raise CheckpointError(
-                f"answers end with {end!r}, which starts with no special token: generation cannot stop"
-            )
-        found, stops = token_id(special[0], tokenizer), self.generation_config.eos_token_id
+        tokenizer, stops = self.processor.tokenizer, self.generation_config.eos_token_id
+        found = end_token_id(tokenizer, self.config.prompt)
+        spelling = tokenizer.convert_ids_to_tokens(found)
         if found not in (stops if isinstance(stops, list) else [stops]):
             raise CheckpointError(
-                f"answers end with {special[0]} ({found}), but generation_config.json stops at {stops}: set its "
+                f"answers end with {spelling} ({found}), but generation_config.json stops at {stops}: set its "
                 f"eos_token_id to {found}"
             )
-        return f"{special[0]} is {found}, where generation stops"
+        return f"{spelling} is {found}, where generation stops"
 
     def round_trip(self) -> str:
         """A conversation rendered as segments and as a string gives one row of ids and roles."""
@@ -245,10 +245,19 @@ class _Probe:
             raise CheckpointError("two runs give different logits: put the model into evaluation mode")
         return "equal to the last bit"
 
+    def seeing(self) -> str:
+        other = self._run(_inputs(self._processor, [[_asked("What is this?", _turned())]]))
+        if torch.equal(other, self._alone):
+            raise CheckpointError("two pictures give the same logits: the model does not see what it is shown")
+        return f"differ by {_difference(other, self._alone):.1e}"
+
     def batched(self) -> str:
-        longer = [_asked("Is this picture, which no camera took, lighter on its left side or on its right side?")]
-        together = self._run(_inputs(self._processor, [[_asked("What is this?")], longer]))
-        return self._close(together[:1], self._alone, "a row gets other logits beside a longer one")
+        """Each of two rows of its own length and with a picture of its own, beside the other and alone."""
+        longer = "Is this picture, which no camera took, lighter on its left side or on its right side?"
+        talks = [[_asked("What is this?")], [_asked(longer, _turned())]]
+        alone = torch.cat([self._alone, self._run(_inputs(self._processor, talks[1:]))])
+        together = self._run(_inputs(self._processor, talks))
+        return self._close(together, alone, "a row gets other logits beside another")
 
     def cached(self) -> str:
         token = self._alone.argmax(-1, keepdim=True)
@@ -275,12 +284,19 @@ class _Probe:
         return {name: tensor.to(self._model.device) for name, tensor in inputs.items()}
 
     def _close(self, found: Tensor, wanted: Tensor, complaint: str) -> str:
-        """Compare up to the square root of the machine epsilon, relative to the largest logit."""
-        limit = torch.finfo(self._model.dtype).eps ** 0.5
-        difference = float((found - wanted).abs().max() / wanted.abs().max())
+        """Compare up to what rounding explains, relative to the largest logit.
+
+        In half precision that is a few units of the last place; in float32, sums in another order are what differs.
+        """
+        limit, difference = max(_ROUNDING * torch.finfo(self._model.dtype).eps, _SUMMING), _difference(found, wanted)
         if not difference <= limit:
             raise CheckpointError(f"{complaint}: they differ by {difference:.1e}, more than {limit:.1e}")
         return f"differ by {difference:.1e}, at most {limit:.1e} is rounding"
+
+
+def _difference(found: Tensor, wanted: Tensor) -> float:
+    """Return the largest difference, relative to the largest logit."""
+    return float((found - wanted).abs().max() / wanted.abs().max())
 
 
 def _checksum(tensor: Tensor) -> str:
@@ -297,8 +313,14 @@ def _picture() -> Image.Image:
     return Image.fromarray(np.stack([4 * x, 6 * y, 255 * (x > y)], axis=2).astype(np.uint8))
 
 
-def _asked(text: str) -> dict[str, Any]:
-    return {"role": "user", "content": [{"type": "image", "image": _picture()}, {"type": "text", "text": text}]}
+def _turned() -> Image.Image:
+    """Another picture, higher than wide."""
+    return _picture().transpose(Image.Transpose.ROTATE_90)
+
+
+def _asked(text: str, picture: Image.Image | None = None) -> dict[str, Any]:
+    shown = {"type": "image", "image": picture or _picture()}
+    return {"role": "user", "content": [shown, {"type": "text", "text": text}]}
 
 
 def _inputs(processor: SaccadeProcessor, conversations: list[Any]) -> dict[str, Tensor]:

@@ -172,12 +172,13 @@ def _check_supported(config_json: Mapping[str, Any]) -> None:
 def _picture_fields(config_json: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of `ImageConfig` that config.json decides."""
     said = (config_json.get("image_hd") or False, config_json.get("image_aspect_ratio") or "square")
-    if said not in _PICTURES:
+    shown = next((fields for settings, fields in _PICTURES.items() if settings == said), None)
+    if shown is None:
         raise CheckpointError(
             f"config.json says {_spelled(*said)}, which is not supported: open a checkpoint that says "
             f"{' or '.join(_spelled(*settings) for settings in _PICTURES)}"
         )
-    return _PICTURES[said]
+    return shown
 
 
 def _picture_settings(image: ImageConfig) -> tuple[bool, str]:

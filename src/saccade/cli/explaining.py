@@ -17,8 +17,10 @@ from saccade.cli.shell import (
     open_vlm,
     stderr,
     tell_knowledge,
+    warnings_told,
 )
 from saccade.cli.talk import TokensOption
+from saccade.errors import ConfigError
 
 
 def explain(
@@ -36,11 +38,11 @@ def explain(
 
     Example:  saccade explain photo.jpg "What color is the circle?" --out explanation.png
     """
-    vlm = open_vlm(model, device, dtype)
-    explanation = vlm.explain(image, question, max_new_tokens=max_new_tokens)
     files = [out] if arrays is None else [out, arrays]
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    _check_files(out, files)
+    vlm = open_vlm(model, device, dtype)
+    with warnings_told(quiet=as_json) as told:
+        explanation = vlm.explain(image, question, max_new_tokens=max_new_tokens)
     explanation.save(out)
     if arrays is not None:
         import numpy as np
@@ -49,8 +51,20 @@ def explain(
         with arrays.open("wb") as target:  # savez would add a suffix to a name
             np.savez_compressed(target, **held)
     if as_json:
-        typer.echo(json.dumps({"model": vlm.name, **explanation.to_dict(), "files": [str(file) for file in files]}))
+        written = {"files": [str(file) for file in files], "warnings": told}
+        typer.echo(json.dumps({"model": vlm.name, **explanation.to_dict(), **written}))
         return
     typer.echo(explanation.answer)
     tell_knowledge(vlm)
     stderr().print(f"wrote [bold]{escape(', '.join(map(str, files)))}[/]", soft_wrap=True)
+
+
+def _check_files(out: Path, files: list[Path]) -> None:
+    """Make the folders of what will be written; raise ConfigError before a model runs for what cannot be."""
+    for file in files:
+        if file.is_dir():
+            raise ConfigError(f"{file} is a folder: name a file in it")
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"the drawing is a PNG file, but --out is {out}: name it {out.with_suffix('.png')}")
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)

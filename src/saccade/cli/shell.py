@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, SaccadeWarning
 
 if TYPE_CHECKING:
     from saccade.vlm import VLM
@@ -81,12 +84,16 @@ def progress() -> Any:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def open_vlm(model: str, device: str | None, dtype: str | None) -> VLM:
-    """Open a model."""
+def open_vlm(model: str, device: str | None, dtype: str | None, max_pixels: int | None = None) -> VLM:
+    """Open a model; a limit of pixels that is given is this process's, so Pillow's own makes room for it."""
     prepare_libraries()
+    from PIL import Image
+
     from saccade.vlm import load
 
-    return load(model, device=device, dtype=dtype)
+    if max_pixels is not None:
+        Image.MAX_IMAGE_PIXELS = max(max_pixels, Image.MAX_IMAGE_PIXELS or 0)
+    return load(model, device=device, dtype=dtype, max_pixels=max_pixels)
 
 
 def prepare_libraries() -> None:
@@ -103,6 +110,28 @@ def tell_knowledge(vlm: VLM) -> None:
     if vlm.description:
         line = f"{vlm.name}: {vlm.description}. For photographs use a released model: {ANOTHER_MODEL}"
         stderr().print(f"[dim]{escape(line)}[/]", soft_wrap=True)
+
+
+@contextmanager
+def warnings_told(*, quiet: bool = False) -> Iterator[list[str]]:
+    """Collect what is to be said about a picture; at the end, also one by an error, say each in a line unless quiet."""
+    told: list[str] = []
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, SaccadeWarning):
+                told.append(str(message))
+            else:
+                others(message, category, *where)
+
+        warnings.simplefilter("always", SaccadeWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        try:
+            yield told
+        finally:
+            for sentence in [] if quiet else told:
+                stderr().print(f"[yellow]note[/]: {escape(sentence)}", soft_wrap=True, highlight=False)
 
 
 def print_version(wanted: bool) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from saccade.cli.bulk import ask_many, is_bulk
+from saccade.cli.bulk import AT_ONCE, ask_many, is_bulk
 from saccade.cli.shell import (
     DeviceOption,
     DtypeOption,
@@ -23,8 +21,9 @@ from saccade.cli.shell import (
     stderr,
     stdout,
     tell_knowledge,
+    warnings_told,
 )
-from saccade.errors import ConfigError, SaccadeError, SaccadeWarning
+from saccade.errors import ConfigError, SaccadeError
 
 if TYPE_CHECKING:
     from saccade.vlm import Answer, Event
@@ -32,6 +31,10 @@ if TYPE_CHECKING:
 TokensOption = Annotated[int, typer.Option("--max-new-tokens", help="Most tokens of an answer.")]
 TemperatureOption = Annotated[float, typer.Option(help="0 takes the likeliest words; above 0 draws.")]
 SeedOption = Annotated[int | None, typer.Option(help="Makes a draw repeatable.")]
+PixelsOption = Annotated[
+    int | None, typer.Option(min=1, help="Refuse pictures of more pixels; the model's own limit if left out.")
+]
+BatchOption = Annotated[int | None, typer.Option(min=1, help=f"Many pictures: so many at once; {AT_ONCE} if left out.")]
 
 COMMANDS = "/image PATH shows another picture, /reset forgets everything, /quit leaves"
 
@@ -47,8 +50,9 @@ def ask(
     dtype: DtypeOption = None,
     as_json: JsonOption = False,
     timings: Annotated[bool, typer.Option("--timings", help="Draw where the time went.")] = False,
+    max_pixels: PixelsOption = None,
     out: Annotated[Path | None, typer.Option(help="Many pictures: the file of JSON lines for the answers.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Many pictures: so many at once.")] = 16,
+    batch_size: BatchOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Many pictures: exit with 1 when any row failed.")] = False,
 ) -> None:
     """Ask one question about a picture, or many about many.
@@ -72,16 +76,19 @@ def ask(
             device=device,
             dtype=dtype,
             max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
+            max_pixels=max_pixels,
+            batch_size=batch_size or AT_ONCE,
             strict=strict,
             as_json=as_json,
         )
         return
+    if batch_size is not None or strict:
+        raise ConfigError("--batch-size and --strict are for many pictures: name a folder or a .jsonl file, and --out")
     if question is None:
         raise ConfigError("there is no question: write it after the picture")
-    vlm = open_vlm(model, device, dtype)
+    vlm = open_vlm(model, device, dtype, max_pixels)
     events = vlm.stream(image, question, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    with _warnings_told(quiet=as_json) as told:
+    with warnings_told(quiet=as_json) as told:
         answer = _print_stream(events, quiet=as_json)
     if as_json:
         data = {"model": vlm.name, **answer.to_dict(), "description": vlm.description, "warnings": told}
@@ -123,7 +130,7 @@ def chat(
             stderr().print(f"[dim]{COMMANDS}[/]")
         else:
             try:
-                with _warnings_told():
+                with warnings_told():
                     _print_stream(
                         talk.stream(line, pictures, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
                     )
@@ -143,26 +150,6 @@ def _check_bulk(source: Path, out: Path | None, *, drawn: bool, timings: bool) -
             "--temperature, --seed and --timings are for one picture: many are answered with the likeliest words"
         )
     return out
-
-
-@contextmanager
-def _warnings_told(*, quiet: bool = False) -> Iterator[list[str]]:
-    """Collect what is to be said about a picture, and say each in one line unless it is quiet."""
-    told: list[str] = []
-    with warnings.catch_warnings():
-        others = warnings.showwarning
-
-        def show(message: Any, category: type[Warning], *where: Any) -> None:
-            if issubclass(category, SaccadeWarning):
-                told.append(str(message))
-            else:
-                others(message, category, *where)
-
-        warnings.simplefilter("always", SaccadeWarning)
-        warnings.showwarning = show  # type: ignore[assignment]
-        yield told
-    for sentence in [] if quiet else told:
-        stderr().print(f"[yellow]note[/]: {escape(sentence)}", soft_wrap=True, highlight=False)
 
 
 def _lines() -> Iterator[str]:

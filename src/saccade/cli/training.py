@@ -53,7 +53,10 @@ def run(
 
 @train.command()
 def ablate(
-    studies: Annotated[list[str] | None, typer.Argument(help="Names of studies; all if left out.")] = None,
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names of studies; if left out, all but those that presume a special base."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results and of the page made from them.")] = Path(
         "docs/ablations"
     ),
@@ -71,7 +74,8 @@ def ablate(
     from saccade.ablate import STUDIES, run_studies, study
     from saccade.vlm import load
 
-    chosen = [study(name) for name in studies or STUDIES]
+    named = studies or [name for name, known in STUDIES.items() if not known.presumes]
+    chosen = [study(name) for name in named]
     page = run_studies(chosen, out, seeds, load(model, dtype="float32"), cache)
     stdout().print(f"written [bold]{escape(str(page))}[/]", soft_wrap=True)
 

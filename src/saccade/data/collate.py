@@ -34,7 +34,7 @@ class Sample:
     """
 
     encoded: Encoded
-    views: NDArray[Any] | Tensor | None = None
+    views: NDArray[Any] | None = None
 
 
 def collate(
@@ -67,7 +67,8 @@ def collate(
         there is none.
 
     Raises:
-        DataError: when there is no sample, or a row has labels to give but none of its tokens is trained.
+        DataError: when there is no sample, some hold pictures and others patches, or a row has labels to give but none
+            of its tokens is trained.
         PlaceholderMismatchError: when the image tokens of a row do not fit its views, or its query tokens do not make
             full sets.
     """
@@ -82,7 +83,9 @@ def collate(
     shown = [[] if sample.views is None else [sample.views] for sample in samples]
     distinct, view_index = place_views(shown)
     if distinct:
-        views = np.concatenate([np.asarray(views) for views in distinct])
+        if len({views.ndim for views in distinct}) > 1:
+            raise DataError("some samples hold pictures and others patches of a tower: give all of a batch one kind")
+        views = np.concatenate(distinct)
         if views.ndim == 3:
             batch["image_features"] = torch.from_numpy(views.astype(np.float32))
         else:

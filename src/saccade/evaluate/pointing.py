@@ -115,7 +115,7 @@ def evaluate_pointing(
 
     Args:
         vlm: The model.
-        families: Families of scenes, with shapes to name.
+        families: Families of scenes, with shapes to name; one that is named twice counts once.
         split: Split of the world.
         limit: At most so many scenes of each family.
         batch_size: Questions at once.
@@ -129,7 +129,8 @@ def evaluate_pointing(
         raise ConfigError("the model has no embedded queries that could point: use a model with a query module")
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}: look at 1 scene at least")
-    aims = [aim for family in families for scene in _scenes(family, split, limit or SCENES) for aim in scene]
+    groups = (_scenes(family, split, limit or SCENES) for family in dict.fromkeys(families))
+    aims = [aim for group in groups for scene in group for aim in scene]
     looks: list[Look] = []
     for start in range(0, len(aims), batch_size):
         looks += _look(vlm, split, aims[start : start + batch_size])

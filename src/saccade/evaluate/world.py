@@ -77,7 +77,10 @@ class WorldReport:
     settings: dict[str, Any]
 
     def to_dict(self, *, samples: bool = False) -> dict[str, Any]:
-        """Return plain JSON types; accuracies are fractions, `samples` adds every single answer."""
+        """Return plain JSON types; accuracies are fractions, `samples` adds every single answer.
+
+        `versions` holds, for every version of the world whose families were all asked about, the mean over them.
+        """
         families: dict[str, Any] = {}
         for name, outcomes in _grouped(self.outcomes, lambda outcome: outcome.item.family).items():
             types = _grouped(outcomes, lambda outcome: outcome.item.question.type)
@@ -93,6 +96,7 @@ class WorldReport:
             "model": self.model,
             "split": self.split,
             "world": scenes.WORLD_VERSION,
+            "versions": _by_version(families),
             **self.settings,
         }
         if samples:
@@ -134,14 +138,18 @@ def predict(
     blank: bool = False,
     on_answers: Callable[[int], None] | None = None,
 ) -> list[str]:
-    """Return the model's greedy answers; the tower sees each picture once however many questions ask of it.
+    """Return the model's greedy answers.
+
+    Questions are taken in the order of their scenes, and a picture that a batch shares with the one before is not
+    encoded again: the tower sees each picture once, however many questions ask of it or show it beside their own.
 
     Args:
         vlm: The model.
         questions: What is asked.
-        setting: What else the conversation holds.
+        setting: What else the conversation holds: nothing, or the picture of the next scene of the family and split,
+            so that a question is put in the same words whatever else is asked.
         batch_size: Questions at once.
-        blank: Show a mid-gray picture of the same size instead.
+        blank: Show mid-gray pictures of the same sizes instead.
         on_answers: Called after every batch with the number of its questions.
     """
     order = sorted(range(len(questions)), key=lambda n: (questions[n].family, questions[n].split, questions[n].scene))
@@ -149,11 +157,10 @@ def predict(
     seen: dict[Any, EncodedImage] = {}
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        # What a question's picture is shown with: the picture of another question, the same in every run.
-        others = [questions[order[(start + row + len(order) // 2) % len(order)]] for row in range(len(rows))]
-        batch = [questions[n] for n in rows] + (others if setting != "alone" else [])
-        seen = _encode(vlm, batch, blank, seen)
-        talks = [_talk(questions[n], other, seen, setting) for n, other in zip(rows, others, strict=True)]
+        batch = [questions[n] for n in rows]
+        others = [] if setting == "alone" else [_companion(item) for item in batch]
+        seen = _encode(vlm, [*batch, *others], blank, seen)
+        talks = [_talk(item, seen, setting) for item in batch]
         for n, answer in zip(rows, vlm.answer(talks, Sampling(max_new_tokens=MAX_NEW_TOKENS)), strict=True):
             answers[n] = answer.text
         if on_answers is not None:
@@ -174,7 +181,7 @@ def evaluate_world(
 
     Args:
         vlm: The model.
-        families: Families of scenes.
+        families: Families of scenes; one that is named twice counts once.
         split: Split of the world.
         limit: At most so many questions of each family.
         setting: "alone": one picture, one question. "after": in a conversation in which another picture was asked
@@ -185,7 +192,7 @@ def evaluate_world(
     Raises:
         DataError: for an unknown family or split, or a limit below 1.
     """
-    questions = [item for family in families for item in items(family, split, limit)]
+    questions = [item for family in dict.fromkeys(families) for item in items(family, split, limit)]
     done = 0
 
     def count(answered: int) -> None:
@@ -243,11 +250,18 @@ def _encode(vlm: VLM, batch: Sequence[Item], blank: bool, seen: dict[Any, Encode
     return dict(zip(pictures, vlm.encode_batch(list(pictures.values())), strict=True))
 
 
-def _talk(item: Item, other: Item, pictures: dict[Any, EncodedImage], setting: Setting) -> Conversation:
+def _companion(item: Item) -> Item:
+    """What an item is shown with: a question about the next scene."""
+    scene = item.scene + 1
+    return Item(item.family, item.split, scene, scenes.sketch(item.family, item.split, scene).questions[0])
+
+
+def _talk(item: Item, pictures: dict[Any, EncodedImage], setting: Setting) -> Conversation:
     """The conversation that ends with an item's question."""
     picture = pictures[_picture_key(item)]
     if setting == "alone":
         return Conversation().ask(item.question.text, (picture,))
+    other = _companion(item)
     companion = pictures[_picture_key(other)]
     if setting == "after":
         before = Conversation().ask(other.question.text, (companion,)).reply(other.question.answer)
@@ -275,6 +289,19 @@ def _score(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "blank_accuracy": round(sum(outcome.right_blind for outcome in outcomes) / len(outcomes), 4),
         "n": len(outcomes),
     }
+
+
+def _by_version(families: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Mean scores over the families of each version of the world that has no other family."""
+    versions = {}
+    for version in scenes.VERSIONS:
+        names = scenes.families(version)
+        if families.keys() >= set(names):
+            versions[version] = {
+                kind: round(sum(families[name][kind] for name in names) / len(names), 4)
+                for kind in ("accuracy", "blank_accuracy")
+            }
+    return versions
 
 
 def _sample(outcome: Outcome) -> dict[str, Any]:

@@ -56,11 +56,15 @@ def attend(model: SaccadeForConditionalGeneration, inputs: Mapping[str, torch.Te
 
     Raises:
         ConfigError: when the model has no attention weights to show.
-        PromptError: when no row shows a picture.
+        PromptError: when no row shows a picture or, with EmbQ, none has query tokens, and without `view_index`.
     """
     check_explainable(model.config)
     if "image_features" not in inputs:
         raise PromptError("there is no picture to look at: give every question its picture")
+    if "view_index" not in inputs:
+        raise PromptError(
+            "there is no view_index, which says whose the views are: give each row the indices of its own"
+        )
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     sap = _pooled(model, inputs["image_features"])
     read = _read(model, inputs)
@@ -104,6 +108,8 @@ def _read(model: SaccadeForConditionalGeneration, inputs: dict[str, torch.Tensor
     positions = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)  # as generation counts them
     with torch.inference_mode(), _listen(model.model.embedded_query) as heard:
         model.model(**inputs, position_ids=positions, use_cache=False)
+    if not heard:
+        raise PromptError("no row has query tokens, so there is nothing that they looked at: ask after each picture")
     grid = model.config.grid
     text, image = (torch.stack(weights) for weights in zip(*(call[:2] for call in heard), strict=True))
     context = heard[0][2]

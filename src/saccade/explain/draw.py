@@ -17,6 +17,7 @@ from saccade.explain.colors import heat, lightness
 from saccade.explain.maps import Box, to_map
 
 Color = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _PAGE, _INK, _DIM = (18, 18, 23), (240, 240, 245), (152, 152, 166)
 _WIDTH, _MARGIN, _GAP = 960, 36, 20
@@ -24,7 +25,7 @@ _TOP_COLUMNS, _QUERY_COLUMNS = 3, 5
 _TALLEST = 1.25  # of a panel's width
 _LARGE, _TEXT, _SMALL = 25, 17, 14
 _SCALE_WIDTH, _SCALE_HEIGHT = 160, 10
-_DIMMED = 0.35  # lightness left to the picture under a map
+_OUTLINE, _BRIGHTEST = 1.5, 90  # how strongly the picture's outlines are drawn under a map, and at most in 0..255
 _TINY = 1e-12  # in place of a peak of 0
 
 
@@ -85,14 +86,24 @@ def draw_page(
 def overlay(
     picture: Image.Image, boxes: Sequence[Box], weights: NDArray[np.float32], size: tuple[int, int]
 ) -> Image.Image:
-    """Lay weights `[views, grid, grid]` on a gray copy of the picture at `size`; the brightest color is their peak."""
+    """Lay weights `[views, grid, grid]` on the picture's outlines at `size`; the brightest color is their peak.
+
+    Where the picture is even, the colors are those of the scale.
+    """
     scale_x, scale_y = size[0] / picture.width, size[1] / picture.height
     scaled = [(left * scale_x, top * scale_y, right * scale_x, bottom * scale_y) for left, top, right, bottom in boxes]
     laid = to_map(weights, scaled, *size)
     strength = laid / max(float(laid.max()), _TINY)
-    gray = np.asarray(picture.convert("L").resize(size), dtype=np.float64)[..., None] * _DIMMED
+    lines = _outlines(np.asarray(picture.resize(size), dtype=np.float64))[..., None]
     # Light upon light ("screen"): where the picture is the same, more weight is always lighter.
-    return Image.fromarray((gray + heat(strength) * (1 - gray / 255)).round().astype(np.uint8))
+    return Image.fromarray((lines + heat(strength) * (1 - lines / 255)).round().astype(np.uint8))
+
+
+def _outlines(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how steeply pixels `[height, width, 3]` change, `[height, width]`."""
+    steps = [np.gradient(pixels, axis=axis) for axis in (0, 1) if pixels.shape[axis] > 1]  # across one pixel: nothing
+    steep: NDArray[np.float64] = np.sqrt(sum((step**2 for step in steps), np.zeros(pixels.shape))).max(axis=-1)
+    return (_OUTLINE * steep).clip(max=_BRIGHTEST)
 
 
 def _panels(picture: Image.Image, boxes: Sequence[Box], panels: Sequence[Panel], columns: int) -> Image.Image:
@@ -115,29 +126,33 @@ def _panels(picture: Image.Image, boxes: Sequence[Box], panels: Sequence[Panel],
 
 
 def _words(words: Sequence[tuple[str, float]]) -> Image.Image:
-    """Draw words on chips shaded by their weights, which stand below them, wrapped to the page."""
+    """Draw words on chips shaded by their weights, which stand below them, wrapped to the page.
+
+    A word that is broken has its weight below its first piece.
+    """
     pad, font = _GAP // 2, _font(_LARGE)
     title = "words of the question, by how much the queries read them"
     chip, head = _line_height(_LARGE) + pad, _line_height(_TEXT) + pad
     step = chip + _line_height(_SMALL) + pad
     peak = max(*(weight for _, weight in words), _TINY)
-    placed: list[tuple[str, float, int, int, int]] = []
+    placed: list[tuple[str, str, float, int, int, int]] = []
     x = row = 0
     for word, weight in words:
-        width = max(round(font.getlength(word)), round(_font(_SMALL).getlength("100%"))) + 2 * pad
-        if x and x + width > _WIDTH:
-            x, row = 0, row + 1
-        placed.append((word, weight, x, row, width))
-        x += width + pad // 2
+        for number, piece in enumerate(_broken(word, font, _WIDTH - 2 * pad)):
+            width = max(round(font.getlength(piece)), round(_font(_SMALL).getlength("100%"))) + 2 * pad
+            if x and x + width > _WIDTH:
+                x, row = 0, row + 1
+            placed.append((piece, "" if number else f"{weight:.0%}", weight, x, row, width))
+            x += width + pad // 2
     block = Image.new("RGB", (_WIDTH, head + (row + 1) * step), _PAGE)
     ink = ImageDraw.Draw(block)
     ink.text((0, 0), title, fill=_INK, font=_font(_TEXT))
-    for word, weight, x, row, width in placed:
+    for word, label, weight, x, row, width in placed:
         color, y = _shade(weight / peak), head + row * step
         letters = _PAGE if lightness(np.array(color)) > 127 else _INK
         ink.rounded_rectangle((x, y, x + width, y + chip), radius=pad // 2, fill=color, outline=_shade(0.3))
         ink.text((x + width / 2, y + chip / 2), word, fill=letters, font=font, anchor="mm")
-        ink.text((x + width / 2, y + chip + 3), f"{weight:.0%}", fill=_DIM, font=_font(_SMALL), anchor="ma")
+        ink.text((x + width / 2, y + chip + 3), label, fill=_DIM, font=_font(_SMALL), anchor="ma")
     return block
 
 
@@ -158,10 +173,10 @@ def _scale() -> Image.Image:
 def _lines(text: str, size: int, color: Color) -> Image.Image:
     """Draw text, wrapped to the page."""
     font, lines = _font(size), [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
+    for piece in (piece for word in text.split() for piece in _broken(word, font, _WIDTH)):
+        longer = f"{lines[-1]} {piece}".strip()
         if lines[-1] and font.getlength(longer) > _WIDTH:
-            lines.append(word)
+            lines.append(piece)
         else:
             lines[-1] = longer
     block = Image.new("RGB", (_WIDTH, len(lines) * _line_height(size)), _PAGE)
@@ -169,8 +184,18 @@ def _lines(text: str, size: int, color: Color) -> Image.Image:
     return block
 
 
+def _broken(word: str, font: Font, width: int) -> list[str]:
+    """Break a word that is wider than `width` pixels into pieces that are not."""
+    pieces = [""]
+    for letter in word:
+        if pieces[-1] and font.getlength(pieces[-1] + letter) > width:
+            pieces.append("")
+        pieces[-1] += letter
+    return pieces
+
+
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(size: int) -> Font:
     return ImageFont.load_default(size=size)
 
 

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pydantic import ValidationError
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import load_image
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 
-from saccade.config import ImageConfig, PromptConfig, SaccadeConfig
+from saccade.config import ImageConfig, PromptConfig, SaccadeConfig, to_part
 from saccade.errors import ConfigError, ImageError, PlaceholderMismatchError
 from saccade.image.geometry import num_image_tokens, num_views
 from saccade.image.transform import ImageSource, normalize, open_image, to_views
@@ -65,15 +64,13 @@ class SaccadeImageProcessor(BaseImageProcessor):
         self.tiles_per_side, self.thumbnail_fit = tiles_per_side, thumbnail_fit
         self.mean, self.std, self.pad_value = list(mean), list(std), pad_value
         self.max_pixels = max_pixels
-        try:
-            self.config  # noqa: B018
-        except ValidationError as error:
-            raise ConfigError(f"the image processor is not valid: {error}") from error
+        self.config  # noqa: B018
 
     @property
     def config(self) -> ImageConfig:
         """The same settings as a frozen configuration."""
-        return ImageConfig(**{name: getattr(self, name) for name in ImageConfig.model_fields})
+        fields = {name: getattr(self, name) for name in ImageConfig.model_fields}
+        return to_part("the image processor", ImageConfig, fields)
 
     def num_image_tokens(self, width: int, height: int) -> int:
         """Count the visual tokens of a picture of `width` x `height` pixels."""
@@ -152,10 +149,7 @@ class SaccadeProcessor(ProcessorMixin):
         prompt: PromptConfig | dict[str, Any] | None = None,
         chat_template: str | None = None,
     ) -> None:
-        try:
-            self.prompt = PromptConfig.model_validate(prompt or {})
-        except ValidationError as error:
-            raise ConfigError(f"the prompt of the processor is not valid: {error}") from error
+        self.prompt = to_part("the prompt of the processor", PromptConfig, prompt or {})
         self.image_token = self.prompt.image_token
         self.image_token_id = _placeholder_id(self.image_token, tokenizer)
         self.query_token = self.prompt.query_token

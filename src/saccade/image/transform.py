@@ -5,10 +5,13 @@ Pillow alone touches the pixels, so they do not depend on which other image libr
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,12 @@ _DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, IndexError, KeyError, TypeError,
     OverflowError,
 )  # fmt: skip
+# What the system says of one file, or of an offset in it that damage has moved; Pillow's own errors have no number.
+# Any other number, such as that of too many open files, is about the machine.
+_OF_A_FILE = (
+    None, errno.EACCES, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
+    errno.EOVERFLOW, errno.EPERM,
+)  # fmt: skip
 _WHITE = (255, 255, 255, 255)
 # Formats whose further frames are previews or layers: their first frame is the whole picture.
 _WHOLE_AT_ONCE = ("MPO", "PSD")
@@ -41,27 +50,26 @@ def open_image(source: ImageSource, max_pixels: int) -> Image.Image:
     Args:
         source: A path, the bytes of a file, a Pillow image, or a uint8 array `[height, width]`,
             `[height, width, 3]` (RGB) or `[height, width, 4]` (RGBA).
-        max_pixels: Pictures with more pixels are refused before they are decoded.
+        max_pixels: Pictures with more pixels are refused before they are decoded. Pillow has a limit of its own, twice
+            `PIL.Image.MAX_IMAGE_PIXELS`, which holds beside this one.
 
     Raises:
         ImageError: when there is no such file, it is not a picture, it is damaged or truncated, or it is too large.
+        OSError: when the machine fails, not the picture, such as by too many open files.
     """
     name, image = _open(source)
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise ImageError(f"{name} is {width} x {height} pixels: both sides must be at least 1")
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{name} has {width} x {height} pixels, more than the limit of {max_pixels}: "
-            "make it smaller, or raise image.max_pixels in the config.json of the model"
-        )
-    try:
-        goes_on = _goes_on(image)
-        rgb = _to_rgb(ImageOps.exif_transpose(image), name)
-    except ImageError:
-        raise
-    except _DAMAGED as error:
-        raise ImageError(f"{name} cannot be decoded, it is damaged or truncated ({error}): save it again") from error
+    with nullcontext() if image is source else image:  # an error keeps this frame, and must not keep the file open
+        width, height = image.size
+        if width < 1 or height < 1:
+            raise ImageError(f"{name} is {width} x {height} pixels: both sides must be at least 1")
+        if width * height > max_pixels:
+            raise ImageError(
+                f"{name} has {width} x {height} pixels, more than the limit of {max_pixels}: make it smaller, or raise "
+                "the limit with saccade.load(max_pixels=...) or `saccade ask --max-pixels`"
+            )
+        with _told_in_one_sentence(name, "cannot be decoded, it is damaged or truncated"):
+            goes_on = _goes_on(image)
+            rgb = _to_rgb(ImageOps.exif_transpose(image), name)
     if goes_on:
         warnings.warn(f"{name} has several frames: the first one is taken", SaccadeWarning, stacklevel=2)
     return rgb
@@ -138,18 +146,29 @@ def _open(source: ImageSource) -> tuple[str, Image.Image]:
 
 def _parse(file: str | os.PathLike[str] | io.BytesIO, name: str) -> Image.Image:
     """Read the header of a picture; `max_pixels` takes the place of Pillow's warning about large ones."""
+    with _told_in_one_sentence(name, "cannot be opened"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(file)
+
+
+@contextmanager
+def _told_in_one_sentence(name: str, complaint: str) -> Iterator[None]:
+    """Turn what Pillow raises over a picture into an ImageError; errors of the machine stay what they are."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(file)
+        yield
+    except ImageError:
+        raise
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{name} is too large to be safe ({error}): make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
+            f"{name} is larger than what Pillow opens ({error}): make it smaller, or raise the limit with "
+            "`saccade ask --max-pixels`, in Python with PIL.Image.MAX_IMAGE_PIXELS and saccade.load(max_pixels=...)"
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not a picture in a format that Pillow reads: convert it to PNG or JPEG") from error
     except _DAMAGED as error:
-        raise ImageError(f"{name} cannot be opened ({error}): save it again") from error
+        if isinstance(error, OSError) and error.errno not in _OF_A_FILE:
+            raise
+        raise ImageError(f"{name} {complaint} ({error}): save it again") from error
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
@@ -200,7 +219,7 @@ def _resized(
         if (right - left) * (bottom - top) > config.max_pixels:
             raise ImageError(
                 f"the picture of {image.width} x {image.height} pixels would be padded to a square of more than "
-                f"{config.max_pixels} pixels: cut it to a less extreme shape"
+                f"{config.max_pixels} pixels, the limit image.max_pixels: cut it to a less extreme shape"
             )
         gray = (config.pad_value,) * 3
         canvas = Image.new("RGB", (right - left, bottom - top), gray)

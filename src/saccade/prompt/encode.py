@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from saccade.errors import PlaceholderMismatchError, PromptError
+from saccade.config import PromptConfig
+from saccade.errors import ConfigError, PlaceholderMismatchError, PromptError
 from saccade.prompt.render import Segment
 from saccade.roles import TEXT
 
@@ -87,6 +88,21 @@ def token_id(spelling: str, tokenizer: Any) -> int:
     if found is None or tokenizer.convert_ids_to_tokens(found) != spelling:
         raise PromptError(f"the tokenizer has no token {spelling!r}: add it as a special token")
     return int(found)
+
+
+def end_token_id(tokenizer: Any, prompt: PromptConfig) -> int:
+    """Return the id that ends an answer: the first token of the template's `assistant_end`.
+
+    Raises:
+        ConfigError: when the template ends answers with text that is no token of its own.
+    """
+    special = special_pattern(tokenizer).match(prompt.assistant_end)
+    if special is None:
+        raise ConfigError(
+            f"prompt.assistant_end {prompt.assistant_end!r} does not start with a special token, so generation could "
+            "never stop: add the token to the tokenizer or change the template"
+        )
+    return token_id(special[0], tokenizer)
 
 
 def _pieces(segments: Sequence[Segment], special: re.Pattern[str]) -> Iterator[tuple[Segment, bool]]:

@@ -78,10 +78,13 @@ class StopOnInterrupt(TrainerCallback):
     """Ctrl-C ends the run after the step in hand, with a checkpoint to resume from; a second Ctrl-C ends it at once.
 
     It holds inside a `with` block of the main thread; elsewhere Python delivers no signals, and nothing is changed.
+
+    Attributes:
+        stopped: Whether the run was ended; in a run of several processes all of them agree.
     """
 
     def __init__(self) -> None:
-        self.interrupted = False
+        self.noted = self.stopped = False
 
     def __enter__(self) -> Self:
         """Take over the signal."""
@@ -96,22 +99,21 @@ class StopOnInterrupt(TrainerCallback):
             signal.signal(signal.SIGINT, self.before)
 
     def _note(self, *_: Any) -> None:
-        self.interrupted = True
+        self.noted = True
         signal.signal(signal.SIGINT, self.before)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         """Ask for a checkpoint and the end."""
-        if self._any_interrupted():
-            control.should_save = True
-            control.should_training_stop = True
+        if self._noted_anywhere():
+            self.stopped = control.should_save = control.should_training_stop = True
         return control
 
-    def _any_interrupted(self) -> bool:
+    def _noted_anywhere(self) -> bool:
         """Agree with the other processes, which the signal may reach a step later."""
-        if torch.distributed.is_initialized():
-            flag = torch.tensor(self.interrupted, dtype=torch.int32, device=PartialState().device)
-            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-            self.interrupted = bool(flag)
-        return self.interrupted
+        if not torch.distributed.is_initialized():
+            return self.noted
+        flag = torch.tensor(self.noted, dtype=torch.int32, device=PartialState().device)
+        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+        return bool(flag)

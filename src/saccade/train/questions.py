@@ -87,8 +87,9 @@ class QuestionDataset(CaptionDataset):
         talks = [about_one(picture, group) for group in groups]
         if dice.chance(stage.second_picture):
             talks[-1] = self._with_another(dice, picture, groups[-1], number)
-        if dice.chance(stage.describe):
-            talks.append(about_one(picture, [ask_to_describe(dice, picture.scene)]))
+        description = ask_to_describe(dice, picture.scene) if dice.chance(stage.describe) else None
+        if description is not None:
+            talks.append(about_one(picture, [description]))
         talks = [with_small_talk(dice, talk) if dice.chance(stage.small_talk) else talk for talk in talks]
         return [self._sample(talk) for talk in talks]
 
@@ -103,8 +104,8 @@ class QuestionDataset(CaptionDataset):
         return dice.shuffled(spread(dice, asked, stage.questions, stage.emphasis) + ([where] if where else []))
 
     def _with_another(self, dice: Dice, picture: Shown, questions: list[Question], number: int) -> Conversation:
-        """Show the picture after another one or beside it; any other of the stage will do."""
-        other = self._show(dice.below(len(self)) if len(self) > 1 else number)
+        """Show the picture after another one or beside it: the next of the stage."""
+        other = self._show((number + 1) % len(self))
         asked = dice.pick(other.scene.questions)
         if dice.chance(0.5):
             return one_after_the_other(other, asked, picture, questions)

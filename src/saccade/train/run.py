@@ -1,7 +1,7 @@
 """Running a recipe: stage after stage in one folder, resumable at every step."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -53,7 +53,7 @@ def run_recipe(recipe: Recipe, out: Path, *, workers: int = 1, save_steps: int =
     """
     config = preset(recipe.preset)
     config.description = recipe.description
-    processes = PartialState(cpu=not torch.cuda.is_available())
+    processes = _processes(recipe.stages)
     with processes.main_process_first():
         out.mkdir(parents=True, exist_ok=True)
         _claim(recipe, config, out)
@@ -106,8 +106,10 @@ def train_stage(
     they were computed before.
 
     Raises:
+        ConfigError: when the stage does not fit the processes, the picture layout or the patches.
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
+    _processes([stage])
     # Not left to the Trainer: heads are drawn before it exists, and must not depend on what ran before.
     set_seed(seed)
     module, dataset, collate = _task(model, tokenizer, stage, patches)
@@ -124,8 +126,29 @@ def train_stage(
     checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     with interrupt, bar:
         trainer.train(resume_from_checkpoint=checkpoint)
-    if interrupt.interrupted:
+    if interrupt.stopped:
         raise KeyboardInterrupt
+
+
+def _processes(stages: Sequence[Stage]) -> PartialState:
+    """Return the processes that share the steps of some stages.
+
+    Raises:
+        ConfigError: when they cannot divide a step's pictures, or one process sees several GPUs.
+    """
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    if processes.num_processes == 1 and torch.cuda.device_count() > 1:
+        raise ConfigError(
+            f"one process sees {torch.cuda.device_count()} GPUs: start one process for each with torchrun, or name "
+            "one GPU in CUDA_VISIBLE_DEVICES"
+        )
+    for stage in stages:
+        if stage.pictures % processes.num_processes:
+            raise ConfigError(
+                f"stage {stage.name} has {stage.pictures} pictures in a step, which {processes.num_processes} "
+                "processes cannot divide: start another number of processes"
+            )
+    return processes
 
 
 def _start_from(base: str, model: SaccadeForConditionalGeneration) -> None:
@@ -154,7 +177,7 @@ def _arguments(
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=stage.steps,
-        per_device_train_batch_size=_share(stage),
+        per_device_train_batch_size=stage.pictures // PartialState().num_processes,
         lr_scheduler_type=stage.schedule,
         warmup_steps=round(stage.warmup * stage.steps),
         max_grad_norm=stage.max_grad_norm,
@@ -174,17 +197,6 @@ def _arguments(
     )
 
 
-def _share(stage: Stage) -> int:
-    """Pictures of a step that one process takes, on one device."""
-    processes: int = PartialState().num_processes
-    if stage.pictures % processes:
-        raise ConfigError(
-            f"stage {stage.name} has {stage.pictures} pictures in a step, which {processes} processes cannot divide: "
-            "start another number of processes"
-        )
-    return stage.pictures // processes
-
-
 def _task(
     model: SaccadeForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
@@ -193,6 +205,11 @@ def _task(
 ) -> Task:
     """Return what a stage trains, on which data, collated how."""
     config, length = model.config, stage.steps * stage.pictures
+    if patches is not None and (stage.task == "patches" or len(patches) < length):
+        raise ConfigError(
+            f"{len(patches)} pictures were encoded before, but stage {stage.name} ({stage.task}) shows {length}: "
+            "encode them all, and leave them out where the tower is trained"
+        )
     if stage.task == "patches":
         if config.image.layout != "single":
             raise ConfigError(

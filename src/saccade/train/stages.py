@@ -32,7 +32,7 @@ class Stage(Frozen):
         steps: Optimizer steps.
         pictures: Pictures in a step.
         questions: Questions asked of a picture in a step ("questions" only).
-        turns: Questions in one conversation; a picture's questions are asked in several.
+        turns: Questions of a picture in one conversation; they are asked in several.
         emphasis: How many times as often as others a type of question is asked ("questions" only).
         where: Share of the pictures of which it is also asked where something is ("questions" only).
         describe: Share of the pictures whose caption is also asked for ("questions" only).
@@ -53,7 +53,7 @@ class Stage(Frozen):
     pictures: PositiveInt
     questions: PositiveInt = 1
     turns: PositiveInt = 1
-    emphasis: dict[str, PositiveFloat] = {}
+    emphasis: dict[str, PositiveFloat] = Field(default_factory=dict)
     where: Share = 0.0
     describe: Share = 0.0
     second_picture: Share = 0.0

@@ -10,11 +10,14 @@ from torch.utils.data import Dataset
 
 from saccade.config import ImageConfig
 from saccade.data import scenes
+from saccade.errors import ConfigError
 from saccade.image.transform import to_views
 
 
 class Pictures(Dataset[Any]):
     """A map from a number to a scene of the training split; families have their shares of the numbers.
+
+    Different numbers are different scenes, so a stage that goes through them once sees each once.
 
     A map, not a stream: an interrupted run resumes at any place without drawing what came before.
 
@@ -58,7 +61,11 @@ class Pictures(Dataset[Any]):
 
 
 def _cycle(families: dict[str, float], length: int = 20) -> list[str]:
-    """Spread the families over a cycle in proportion to their shares, as evenly as can be."""
+    """Spread the families over a cycle in proportion to their shares, as evenly as can be.
+
+    Raises:
+        ConfigError: when a share is too small for a place in the cycle.
+    """
     total = sum(families.values())
     owed = dict.fromkeys(families, 0.0)
     cycle = []
@@ -68,4 +75,9 @@ def _cycle(families: dict[str, float], length: int = 20) -> list[str]:
         family = max(owed, key=lambda name: owed[name])
         owed[family] -= 1
         cycle.append(family)
+    missing = sorted(families.keys() - set(cycle))
+    if missing:
+        raise ConfigError(
+            f"the share of {', '.join(missing)} is below one picture in {length}: raise it or leave it out"
+        )
     return cycle

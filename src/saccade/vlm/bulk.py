@@ -9,19 +9,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
-from saccade.errors import DataError, ImageError, PromptError, SaccadeError, SaccadeWarning
-from saccade.image.transform import open_image
+from saccade.errors import DataError, ImageError, PromptError, SaccadeWarning
 
 if TYPE_CHECKING:
     from saccade.vlm.answers import Answer
-    from saccade.vlm.inputs import EncodedImage
+    from saccade.vlm.inputs import CutImage, EncodedImage
     from saccade.vlm.vlm import VLM
 
 _FIELDS = {"image", "question", "id"}
 # What is wrong with a row; any other error is about the model or the options, and ends the run.
 _OF_A_ROW = (ImageError, PromptError)
+# Encoded pictures that are kept for later requests; one that was dropped is encoded again. A large picture in tiles is
+# some ten megabytes on the model's device.
+KEPT = 64
 
 Row = dict[str, Any]
 _Input = TypeVar("_Input")
@@ -52,8 +54,8 @@ class FileRequest:
 def requests_of_folder(folder: Path, question: str, leave_out: Sequence[Path] = ()) -> list[FileRequest]:
     """Ask one question about every file below a folder, sorted by path.
 
-    What is a picture is known only when it is opened, so every regular file is asked about; hidden files and folders
-    are not.
+    What is a picture is known only when it is opened, so every regular file is asked about, and every link to a file,
+    broken ones too; hidden files and folders are not.
 
     Args:
         folder: Walked with all its folders; links to folders are not followed.
@@ -61,14 +63,17 @@ def requests_of_folder(folder: Path, question: str, leave_out: Sequence[Path] = 
         leave_out: Files below it that are not pictures, such as the one the answers go to.
 
     Raises:
-        DataError: when there is no file.
+        DataError: when there is no file, or a folder cannot be read.
     """
-    skipped = {path.resolve() for path in leave_out}
-    names = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(place, name) for name in files if not name.startswith(".")]
-        names += [path.relative_to(folder) for path in paths if path.is_file() and path.resolve() not in skipped]
+    skipped, names = {os.path.realpath(path) for path in leave_out}, []
+    try:
+        for place, folders, files in os.walk(folder, onerror=_raised):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            paths = [Path(place, name) for name in files if not name.startswith(".")]
+            found = [path for path in paths if path.is_symlink() or path.is_file()]
+            names += [path.relative_to(folder) for path in found if os.path.realpath(path) not in skipped]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read whole ({error}): name a folder that can") from error
     if not names:
         raise DataError(f"there is no file below {folder}: name a folder of pictures")
     return [FileRequest(folder / name, name.as_posix(), question) for name in sorted(names, key=Path.as_posix)]
@@ -85,7 +90,7 @@ def requests_of_file(file: Path, question: str | None = None) -> list[FileReques
         DataError: when the file cannot be read or holds no request, or a line is not one.
     """
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read ({error}): name a file of JSON lines") from error
     requests = [_request(file, n, line, question) for n, line in enumerate(lines, 1) if line.strip()]
@@ -97,9 +102,10 @@ def requests_of_file(file: Path, question: str | None = None) -> list[FileReques
 def answer_requests(
     vlm: VLM, requests: Sequence[FileRequest], batch_size: int, max_new_tokens: int, *, skip: int = 0
 ) -> Iterator[list[Row]]:
-    """Answer requests batch by batch with the likeliest words; the answers are those of asking one by one.
+    """Answer requests batch by batch with the likeliest words.
 
-    A picture goes through the tower once and is kept until the last request that shows it.
+    The answers are those of asking one by one, up to rounding in half precision (see `VLM.ask_batch`). A picture goes
+    through the tower once and is kept until the last request that shows it, or until `KEPT` others were asked about.
 
     Args:
         vlm: What is asked.
@@ -111,28 +117,45 @@ def answer_requests(
     Yields:
         The rows of a batch: the request with `answer` and `finish_reason`, or with `error`, which holds `type` and
         `message`; and `warnings` where there is something to be said about the picture.
+
+    Raises:
+        OSError: when the machine fails, not a picture.
+        ConfigError: when `max_new_tokens` is no number of tokens.
     """
     todo = requests[skip:]
     left = Counter(request.path for request in todo)
-    seen: dict[Path, EncodedImage | SaccadeError] = {}
-    notes: dict[Path, list[str]] = {}
+    seen: dict[Path, _Seen] = {}  # the one that was used last at the end
     for start in range(0, len(todo), batch_size):
         batch = todo[start : start + batch_size]
-        fresh = list(dict.fromkeys(request.path for request in batch if request.path not in seen))
-        seen |= zip(fresh, _encode(vlm, fresh, notes), strict=True)
-        asked = [(shown, r.question) for r in batch if not isinstance(shown := seen[r.path], SaccadeError)]
+        seen |= _see(vlm, list(dict.fromkeys(request.path for request in batch if request.path not in seen)))
+        asked = [(shown, r.question) for r in batch if not isinstance(shown := seen[r.path].shown, _Error)]
         answers = iter(_each(lambda part: vlm.ask_batch(part, max_new_tokens=max_new_tokens), asked))
         rows = []
         for request in batch:
-            shown = seen[request.path]
-            result = shown if isinstance(shown, SaccadeError) else next(answers)
-            told = notes.get(request.path)
-            rows.append({**request.row(), **_told(result), **({"warnings": told} if told else {})})
-            left[request.path] -= 1
-            if not left[request.path]:
-                del seen[request.path]
-                notes.pop(request.path, None)
+            shown, notes = seen[request.path]
+            result = shown if isinstance(shown, _Error) else next(answers)
+            rows.append({**request.row(), **_told(result), **({"warnings": notes} if notes else {})})
+        left.subtract(request.path for request in batch)
+        _forget(seen, [request.path for request in batch], left)
         yield rows
+
+
+class _Error(NamedTuple):
+    """What a row tells of an error; the error itself would keep alive all that its frames hold."""
+
+    type: str
+    message: str
+
+
+class _Seen(NamedTuple):
+    """A picture that was encoded, or why it was not, and what is to be said about it."""
+
+    shown: EncodedImage | _Error
+    notes: list[str]
+
+
+def _raised(error: OSError) -> NoReturn:
+    raise error
 
 
 def _request(file: Path, number: int, line: str, question: str | None) -> FileRequest:
@@ -154,36 +177,45 @@ def _request(file: Path, number: int, line: str, question: str | None) -> FileRe
     return FileRequest(file.parent / fields["image"], fields["image"], asked, fields.get("id"))
 
 
-def _encode(vlm: VLM, paths: Sequence[Path], notes: dict[Path, list[str]]) -> list[EncodedImage | SaccadeError]:
-    """Run the tower on files; what is to be said about a file goes into `notes`."""
-
-    def opened(part: Sequence[Path]) -> list[Any]:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", SaccadeWarning)
-            images = [open_image(path, vlm.model.config.image.max_pixels) for path in part]
-        said = [str(note.message) for note in caught if issubclass(note.category, SaccadeWarning)]
-        notes.update((path, said) for path in part if said)
-        return images
-
-    images = [image for path in paths for image in _each(opened, [path])]
-    whole = iter(_each(vlm.encode_batch, [image for image in images if not isinstance(image, SaccadeError)]))
-    return [image if isinstance(image, SaccadeError) else next(whole) for image in images]
+def _see(vlm: VLM, paths: Sequence[Path]) -> dict[Path, _Seen]:
+    """Open files one after the other, and run the tower on those that are pictures at once."""
+    cut = {path: _cut(vlm, path) for path in paths}
+    whole = iter(vlm.encode_batch([image for image, _ in cut.values() if not isinstance(image, _Error)]))
+    return {
+        path: _Seen(image if isinstance(image, _Error) else next(whole), notes) for path, (image, notes) in cut.items()
+    }
 
 
-def _each(
-    work: Callable[[Sequence[_Input]], Sequence[_Output]], inputs: Sequence[_Input]
-) -> list[_Output | SaccadeError]:
+def _cut(vlm: VLM, path: Path) -> tuple[CutImage | _Error, list[str]]:
+    """Open a file and cut it; return with it what is to be said about it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SaccadeWarning)
+        (image,) = _each(lambda part: [vlm.cut(path) for path in part], [path])
+    return image, [str(note.message) for note in caught if issubclass(note.category, SaccadeWarning)]
+
+
+def _forget(seen: dict[Path, _Seen], used: Sequence[Path], left: Counter[Path]) -> None:
+    """Drop the pictures that no request shows any more, and those used longest ago beyond `KEPT`."""
+    for path in dict.fromkeys(used):
+        last = seen.pop(path)
+        if left[path]:
+            seen[path] = last
+    for path in list(seen)[:-KEPT]:
+        del seen[path]
+
+
+def _each(work: Callable[[Sequence[_Input]], Sequence[_Output]], inputs: Sequence[_Input]) -> list[_Output | _Error]:
     """Work on a batch; one that fails is halved until the error stands alone in its place."""
     try:
         return [*work(inputs)]
     except _OF_A_ROW as error:
         if len(inputs) == 1:
-            return [error]
+            return [_Error(type(error).__name__, str(error))]
         half = len(inputs) // 2
         return [*_each(work, inputs[:half]), *_each(work, inputs[half:])]
 
 
-def _told(result: Answer | SaccadeError) -> Row:
-    if isinstance(result, SaccadeError):
-        return {"error": {"type": type(result).__name__, "message": str(result)}}
+def _told(result: Answer | _Error) -> Row:
+    if isinstance(result, _Error):
+        return {"error": result._asdict()}
     return {"answer": result.text, "finish_reason": result.finish_reason}

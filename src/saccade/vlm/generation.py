@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig, StoppingCriteriaList
 
 from saccade.errors import ConfigError, PromptError
-from saccade.prompt.encode import special_pattern, token_id
+from saccade.prompt.encode import end_token_id
 from saccade.vlm.answers import Answer, FinishReason, Stopwatch, Timings
 from saccade.vlm.streaming import Listener, StopWhen, TextStream
 
@@ -58,33 +58,21 @@ class Sampling:
             raise ConfigError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
 
 
-def end_token_id(processor: SaccadeProcessor) -> int:
-    """Return the id that ends an answer: the first token of the template's `assistant_end`.
-
-    Raises:
-        ConfigError: when the template ends answers with text that is no token of its own.
-    """
-    tokenizer, end = processor.tokenizer, processor.prompt.assistant_end
-    special = special_pattern(tokenizer).match(end)
-    if special is None:
-        raise ConfigError(
-            f"prompt.assistant_end {end!r} does not start with a special token, so generation could never stop: add "
-            "the token to the tokenizer or change the template"
-        )
-    return token_id(special[0], tokenizer)
+def placeholder_ids(processor: SaccadeProcessor) -> list[int]:
+    """Return the ids that stand for pictures and queries, which are never said."""
+    return [i for i in (processor.image_token_id, processor.query_token_id) if i is not None]
 
 
 def generation_config(processor: SaccadeProcessor, sampling: Sampling) -> GenerationConfig:
     """Return transformers' form of `sampling`; placeholders can never be generated."""
-    end = end_token_id(processor)
-    placeholders = [i for i in (processor.image_token_id, processor.query_token_id) if i is not None]
+    end = end_token_id(processor.tokenizer, processor.prompt)
     drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling.temperature else {}
     return GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
         do_sample=bool(drawn),
         eos_token_id=end,
         pad_token_id=end,
-        suppress_tokens=placeholders,
+        suppress_tokens=placeholder_ids(processor),
         **drawn,
     )
 
@@ -164,7 +152,7 @@ def generate(
     """
     lengths = [int(n) for n in inputs["attention_mask"].sum(1)]
     check_length(model, lengths, sampling)
-    end = end_token_id(processor)
+    end = end_token_id(processor.tokenizer, processor.prompt)
     rows = [Row(TextStream(processor.tokenizer)) for _ in lengths]
 
     def take(ids: list[int]) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from saccade.data.collate import pad_prompts, place_views
 from saccade.prompt.conversation import parse_messages
-from saccade.prompt.encode import Encoded, encode
+from saccade.prompt.encode import Encoded, encode, end_token_id
 from saccade.prompt.render import render_chat
-from saccade.vlm.generation import end_token_id
 
 if TYPE_CHECKING:
     from saccade.image.processor import SaccadeProcessor
@@ -43,6 +43,19 @@ class EncodedImage:
     key: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CutImage:
+    """A picture cut to what a tower takes, which is all that is kept of it until the tower sees it.
+
+    Attributes:
+        views: `[views, 3, side, side]`, uint8.
+        size: Width and height of the picture in pixels.
+    """
+
+    views: NDArray[np.uint8]
+    size: tuple[int, int]
+
+
 Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any] | EncodedImage
 
 
@@ -57,9 +70,7 @@ def batch_inputs(
         processor: Holds template and tokenizer.
 
     Returns:
-        `input_ids`, `attention_mask`, `mm_token_type_ids` `[batch, seq]`; with pictures also `image_features`
-        `[views, patches, vision_dim]` and `view_index` `[batch, slots]`, -1 where a row has no further view, and with
-        query sets `query_positions`.
+        Those of `pad_inputs`.
 
     Raises:
         PromptError: for a conversation that cannot be rendered.
@@ -72,7 +83,20 @@ def batch_inputs(
         segments = render_chat(parse_messages(talk.messages), processor.prompt, generate=True)
         rows.append(encode(segments, processor.tokenizer, [picture.num_tokens for picture in own]))
         shown.append(own)
-    inputs = pad_prompts(rows, end_token_id(processor), "left")
+    return pad_inputs(rows, shown, processor)
+
+
+def pad_inputs(
+    rows: Sequence[Encoded], shown: Sequence[Sequence[EncodedImage]], processor: SaccadeProcessor
+) -> dict[str, Tensor]:
+    """Pad tokenized prompts on the left and place the pictures of each.
+
+    Returns:
+        `input_ids`, `attention_mask`, `mm_token_type_ids` `[batch, seq]`; with pictures also `image_features`
+        `[views, patches, vision_dim]` and `view_index` `[batch, slots]`, -1 where a row has no further view, and with
+        query sets `query_positions`.
+    """
+    inputs = pad_prompts(rows, end_token_id(processor.tokenizer, processor.prompt), "left")
     distinct, view_index = place_views([[picture.patches for picture in own] for own in shown])
     if distinct:
         inputs |= {"image_features": torch.cat(distinct), "view_index": view_index}

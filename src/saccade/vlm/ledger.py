@@ -2,56 +2,97 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import torch
 
 from saccade.errors import DataError
 from saccade.vlm.bulk import FileRequest, Row
 
+if sys.platform != "win32":
+    import fcntl
+
+if TYPE_CHECKING:
+    from saccade.model import SaccadeForConditionalGeneration
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 class Ledger:
-    """Rows of answers in a file of JSON lines, in the order of their requests.
+    """Rows of answers in a file of JSON lines, in the order of their requests; made by `open_ledger`.
+
+    Attributes:
+        done: Rows that the file holds.
+        failed: Errors among them.
+    """
+
+    def __init__(self, file: BinaryIO, rows: Sequence[Row]) -> None:
+        self._file = file
+        self.done, self.failed = 0, 0
+        self._count(rows)
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Write the next rows; they are in the file when this returns."""
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        # A file name that is no UTF-8 holds half characters, which JSON spells as this way of replacing them does.
+        self._file.write(lines.encode("utf-8", errors="backslashreplace"))
+        self._file.flush()
+        self._count(rows)
+
+    def _count(self, rows: Sequence[Row]) -> None:
+        self.done += len(rows)
+        self.failed += sum("error" in row for row in rows)
+
+
+@contextmanager
+def open_ledger(path: Path, settings: Mapping[str, Any], requests: Sequence[FileRequest]) -> Iterator[Ledger]:
+    """Open a file of answers for one run, and close it at the end.
 
     The file belongs to one run. Its settings stand in a second file beside it, and the same settings and requests go on
-    where an interrupted run stopped; a last line that was torn is dropped and answered again.
+    where an interrupted run stopped; a last line that was torn is dropped and answered again. While it is open no other
+    process can open it so, where the system knows locks of files (Windows does not know this kind).
 
     Args:
         path: The file of answers; made when it is missing.
         settings: What answers depend on beside the requests, as plain JSON types.
         requests: All requests of the run.
 
-    Attributes:
-        done: Rows that the file holds.
-        failed: Errors among them.
-
     Raises:
-        DataError: when the file belongs to another run, or cannot be read or written.
+        DataError: when the file belongs to another run, another process holds it, or it cannot be read or written.
     """
-
-    def __init__(self, path: Path, settings: Mapping[str, Any], requests: Sequence[FileRequest]) -> None:
-        self._path = path
-        if path.is_dir():
-            raise DataError(f"{path} is a folder: name a file for the answers")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name a file for the answers")
+    with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("ab"))
+            _lock(file, path)
             _claim(path, dict(settings))
-            rows = _rows(path)
+            rows = _rows(path, file)
         except OSError as error:
             raise DataError(f"{path} cannot be used ({error}): choose another file for the answers") from error
         _check(path, rows, requests)
-        self.done = len(rows)
-        self.failed = sum("error" in row for row in rows)
+        yield Ledger(file, rows)
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Write the next rows; they are in the file when this returns."""
-        # A file name that is no UTF-8 holds half characters, which JSON spells as this way of replacing them does.
-        with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        self.done += len(rows)
-        self.failed += sum("error" in row for row in rows)
+
+def fingerprint(model: SaccadeForConditionalGeneration) -> str:
+    """Return a name for a model's configuration and weights, which other weights under the same path do not have.
+
+    A matrix enters by the sums of its columns, its bits read as integers that overflow: exact, the same on every
+    device, and as quick as reading the memory once.
+    """
+    whole = hashlib.sha256(model.config.to_json_string().encode())
+    for name, tensor in model.state_dict().items():
+        bits = tensor.view(_INTEGERS[tensor.element_size()])
+        sums = bits.sum(0, dtype=bits.dtype) if bits.ndim > 1 else bits
+        whole.update(f"{name} {list(tensor.shape)}\n".encode() + sums.cpu().numpy().tobytes())
+    return whole.hexdigest()[:16]
 
 
 def settings_file(path: Path) -> Path:
@@ -59,32 +100,38 @@ def settings_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.run.json")
 
 
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Hold the file alone; the system lets go of it when it is closed or the process ends."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"another run is writing to {path}: wait for it, or choose another file") from error
+
+
 def _claim(path: Path, settings: dict[str, Any]) -> None:
     """Write the settings beside a new file, or compare them with those of an old one."""
     beside = settings_file(path)
-    if not path.exists() or not path.stat().st_size:
-        beside.write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if not path.stat().st_size:
+        beside.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         return
     remedy = f"choose another file for the answers, or delete {path}"
     try:
-        known = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        known = dict(json.loads(beside.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path} exists and {beside} does not tell how it was made ({error}): {remedy}") from error
-    for name in sorted(known.keys() | settings.keys()):
-        if known.get(name) != settings.get(name):
-            raise DataError(
-                f"{path} belongs to a run with {name} {known.get(name)!r}, not {settings.get(name)!r}: {remedy}"
-            )
+    differ = [name for name in sorted(known.keys() | settings.keys()) if known.get(name) != settings.get(name)]
+    if differ:
+        told = "; ".join(f"{name} {known.get(name)!r}, not {settings.get(name)!r}" for name in differ)
+        raise DataError(f"{path} belongs to a run with {told}: {remedy}")
 
 
-def _rows(path: Path) -> list[Row]:
+def _rows(path: Path, file: BinaryIO) -> list[Row]:
     """Return the whole lines of a file, and drop a torn one at its end."""
-    if not path.exists():
-        return []
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
-        os.truncate(path, whole)
+        file.truncate(whole)
     rows: list[Row] = []
     for number, line in enumerate(content[:whole].splitlines(), 1):
         try:

@@ -9,22 +9,23 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import torch
 
+from saccade.config import ImageConfig, to_part
 from saccade.errors import ConfigError
 from saccade.explain import Explanation, check_explainable, explain
 from saccade.image.transform import ImageSource, normalize, open_image, to_views
 from saccade.vlm.answers import Answer, Stopwatch
 from saccade.vlm.chat import Chat, Conversation
-from saccade.vlm.choosing import Choice, choose
+from saccade.vlm.choosing import Choice, check_options, choose
 from saccade.vlm.generation import Sampling, SamplingOptions, generate
-from saccade.vlm.inputs import EncodedImage, Picture, batch_inputs
+from saccade.vlm.inputs import CutImage, EncodedImage, Picture, batch_inputs
 from saccade.vlm.streaming import Background, Event
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    max_pixels: int | None = None,
 ) -> VLM:
     """Open a model.
 
@@ -50,10 +52,12 @@ def load(
         device: Where it runs; CUDA when there is one, else the CPU.
         dtype: Its precision, such as "bfloat16". None takes the checkpoint's own on an accelerator, and float32 on a
             CPU, where half precision is slow; name one where float32 weights do not fit the memory.
+        max_pixels: Refuse pictures of more pixels; None keeps the limit of the model's configuration. Pillow's own, see
+            `open_image`, holds beside it.
 
     Raises:
         CheckpointError: when there is no such model or it is not whole.
-        ConfigError: for an unknown dtype.
+        ConfigError: for an unknown dtype or a limit below 1.
     """
     from saccade.checkpoint import open_checkpoint
 
@@ -64,6 +68,10 @@ def load(
         dtype = torch.float32
     place = str(resources.files("saccade") / "assets" / BUNDLED) if source == BUNDLED else os.fspath(source)
     model, processor = open_checkpoint(place, dtype=dtype, device=device)
+    if max_pixels is not None:
+        limited = {**model.config.image.model_dump(), "max_pixels": max_pixels}
+        model.config.image = to_part("image", ImageConfig, limited)
+        processor.image_processor.max_pixels = max_pixels
     return VLM(model, processor, name=str(source))
 
 
@@ -111,9 +119,11 @@ class VLM:
         return self.ask_batch([(image, question)], **options)[0]
 
     def ask_batch(self, requests: Sequence[Request], **options: Unpack[SamplingOptions]) -> list[Answer]:
-        """Answer (picture, question) pairs as one left-padded batch; greedy answers equal those given one by one.
+        """Answer (picture, question) pairs as one left-padded batch.
 
-        A picture given as the same object in several pairs goes through the tower once.
+        In float32, greedy answers equal those given one by one. In half precision rounding depends on the shape of the
+        batch, and may now and then tip the scales between two words that are nearly equally likely. A picture given as
+        the same object in several pairs goes through the tower once.
         """
         return self.answer([_single(image, question) for image, question in requests], Sampling(**options))
 
@@ -121,10 +131,11 @@ class VLM:
         """Answer like `ask`, piece by piece; the last event carries the `Answer`."""
         return self.stream_answer(_single(image, question), Sampling(**options))
 
-    def choose(self, image: Picture | None, question: str, options: Sequence[str]) -> Choice:
+    def choose(self, image: Picture | None, question: str, options: Iterable[str]) -> Choice:
         """Say how likely each of the given answers is; see `saccade.vlm.choosing.choose`."""
+        offered = check_options(options)
         return choose(
-            self.model, self.processor, question, self.encode_batch([] if image is None else [image]), options
+            self.model, self.processor, question, self.encode_batch([] if image is None else [image]), offered
         )
 
     def explain(self, image: ImageSource, question: str, **options: Unpack[SamplingOptions]) -> Explanation:
@@ -150,7 +161,17 @@ class VLM:
         """Run the tower on a picture, for any number of questions afterwards."""
         return self.encode_batch([image])[0]
 
-    def encode_batch(self, images: Sequence[Picture], *, stopwatch: Stopwatch | None = None) -> list[EncodedImage]:
+    def cut(self, image: ImageSource, *, stopwatch: Stopwatch | None = None) -> CutImage:
+        """Open a picture and cut it to what the tower takes, for `encode_batch`."""
+        config, stopwatch = self.model.config.image, stopwatch or Stopwatch(self.model.device)
+        with stopwatch.stage("open"):
+            opened = open_image(image, config.max_pixels)
+        with stopwatch.stage("preprocess"):
+            return CutImage(to_views(opened, config), opened.size)
+
+    def encode_batch(
+        self, images: Sequence[Picture | CutImage], *, stopwatch: Stopwatch | None = None
+    ) -> list[EncodedImage]:
         """Run the tower once on all pictures that are not encoded yet, each object once."""
         fresh = {id(image): image for image in images if not isinstance(image, EncodedImage)}
         seen = self._see(list(fresh.values()), stopwatch or Stopwatch(self.model.device)) if fresh else []
@@ -198,24 +219,23 @@ class VLM:
 
         return iter(Background(work))
 
-    def _see(self, images: Sequence[Any], stopwatch: Stopwatch) -> list[EncodedImage]:
-        """Open, cut and encode pictures."""
+    def _see(self, images: Sequence[ImageSource | CutImage], stopwatch: Stopwatch) -> list[EncodedImage]:
+        """Cut pictures one after the other, so that one at a time is there at its full size, and encode them."""
         config = self.model.config
-        with stopwatch.stage("open"):
-            opened = [open_image(image, config.image.max_pixels) for image in images]
+        cut = [image if isinstance(image, CutImage) else self.cut(image, stopwatch=stopwatch) for image in images]
         with stopwatch.stage("preprocess"):
-            views = [to_views(image, config.image) for image in opened]
-            pixels = torch.from_numpy(normalize(np.concatenate(views), config.image)).to(self.model.device)
+            views = np.concatenate([image.views for image in cut])
+            pixels = torch.from_numpy(normalize(views, config.image)).to(self.model.device)
         with stopwatch.stage("vision"), torch.no_grad():
-            patches = self.model.model.encode_views(pixels).split([len(view) for view in views])
+            patches = self.model.model.encode_views(pixels).split([len(image.views) for image in cut])
         return [
             EncodedImage(
                 patches=rows.clone(),  # a slice would keep the whole batch alive
                 size=image.size,
-                num_tokens=len(view) * config.tokens_per_view,
-                key=hashlib.sha256(view.tobytes()).hexdigest(),
+                num_tokens=len(image.views) * config.tokens_per_view,
+                key=hashlib.sha256(image.views.tobytes()).hexdigest(),
             )
-            for rows, image, view in zip(patches, opened, views, strict=True)
+            for rows, image in zip(patches, cut, strict=True)
         ]
 
 

@@ -11,7 +11,7 @@ from saccade.data.scenes.frozen import fingerprint, frozen_test
 from saccade.data.scenes.glyphs import CHARACTERS, DIGITS
 from saccade.data.scenes.labels import patch_labels
 from saccade.data.scenes.practice_questions import ask_again, ask_to_describe, ask_where
-from saccade.data.scenes.scene import SPLITS, WORLD_VERSION, Question, Scene, SceneObject
+from saccade.data.scenes.scene import SPLITS, VERSIONS, WORLD_VERSION, Question, Scene, SceneObject
 from saccade.data.scenes.shapes import SHAPES
 from saccade.data.scenes.sheet import contact_sheet
 from saccade.data.scenes.small_talk import ask_without_picture
@@ -25,6 +25,7 @@ __all__ = [
     "FAMILIES",
     "SHAPES",
     "SPLITS",
+    "VERSIONS",
     "WORLD_VERSION",
     "Dice",
     "Question",

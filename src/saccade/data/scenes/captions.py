@@ -1,7 +1,9 @@
 """Captions: every object of a scene in reading order, with words for its place."""
 
+import re
 from collections.abc import Callable
 
+from saccade.data.scenes.colors import COLORS
 from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.scene import SceneObject
 from saccade.data.scenes.wording import listed, with_article
@@ -75,6 +77,11 @@ def write_partial_caption(
     """
     chosen = _things(tuple(dice.shuffled(objects)[:named]), width, height)
     return f"{numbered(objects, kind)}, among them {listed([f'{what} {where}' for what, where in chosen])}."
+
+
+def names_all(caption: str, objects: tuple[SceneObject, ...]) -> bool:
+    """Whether a caption names every one of the objects; what it names, it names once and by its color."""
+    return sum(word in COLORS for word in re.findall(r"\w+", caption)) == len(objects)
 
 
 def in_reading_order(objects: tuple[SceneObject, ...], width: int, height: int) -> list[SceneObject]:

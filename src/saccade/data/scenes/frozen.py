@@ -144,9 +144,15 @@ def fingerprint(split: str, version: str = WORLD_VERSION) -> str:
 
 
 def stored_fingerprints(version: str = WORLD_VERSION) -> dict[str, str]:
-    """The fingerprints a version of the world was frozen with, by split."""
-    stored: dict[str, str] = json.loads((files(__package__) / "frozen.json").read_text())[f"world {version}"]
-    return stored
+    """The fingerprints a version of the world was frozen with, by split.
+
+    Raises:
+        DataError: The world has no such version.
+    """
+    stored: dict[str, dict[str, str]] = json.loads((files(__package__) / "frozen.json").read_text())
+    if f"world {version}" not in stored:
+        raise DataError(f"no fingerprint of version {version!r} of the world is stored; there are {', '.join(stored)}")
+    return stored[f"world {version}"]
 
 
 def _symbols(drawn: Sketch) -> list[object]:

@@ -27,9 +27,10 @@ def patch_labels(scene: Scene, grid: int) -> dict[str, NDArray[np.int64] | NDArr
         `shape`, `color`, `character`: int64 `[grid, grid]`, 0 for nothing, else 1 + the index into `SHAPES`, `COLORS`,
         `CHARACTERS`, of the object that covers most of the patch, if it covers at least `LEAST_COVERAGE` of it. A mark
         that covers as much comes before the object it stands on.
-        `center`: int64 `[grid, grid]`, 1 where the center of an object's box falls (a ring's may be bare background).
-        `offset`: float32 `[grid, grid, 2]`, (x, y) from the middle of a labelled patch to the center of its object, in
-        fractions of the picture's sides; 0 elsewhere.
+        `center`: int64 `[grid, grid]`, 1 where the center of an object's or a mark's box falls (a ring's may be bare
+        background).
+        `offset`: float32 `[grid, grid, 2]`, (x, y) from the middle of a labelled patch to the center of its object or
+        mark, in fractions of the picture's sides; 0 elsewhere.
 
     Raises:
         DataError: The grid has no patch, or patches smaller than a pixel.

@@ -4,7 +4,7 @@ A model that can say where each thing is has learned the harder half of "left or
 one-word answers alone say little about a place.
 """
 
-from saccade.data.scenes.captions import named, place_words
+from saccade.data.scenes.captions import named, names_all, place_words
 from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.object_questions import ask_about_objects
 from saccade.data.scenes.scene import Question, Scene
@@ -31,6 +31,8 @@ def ask_where(dice: Dice, scene: Scene) -> Question | None:
     return None
 
 
-def ask_to_describe(dice: Dice, scene: Scene) -> Question:
-    """Ask for the caption."""
+def ask_to_describe(dice: Dice, scene: Scene) -> Question | None:
+    """Ask for the caption; None where it names a few things that chance chose, which no picture tells."""
+    if not names_all(scene.caption, scene.objects):
+        return None
     return ask(dice, scene.split, "describe", scene.caption)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WORLD_VERSION = "2"
+VERSIONS = tuple(str(number) for number in range(1, int(WORLD_VERSION) + 1))
 SPLITS = ("train", "val", "test", "shifted")
 
 Pixels = NDArray[np.uint8]
@@ -58,8 +59,8 @@ class Scene:
 
     `image` is uint8 `[height, width, 3]`. `instance_map` is int8 `[height, width]`: 0 where the background shows, i + 1
     where `objects[i]` covers more than half of the pixel; the numbers of `marks` follow on those of the objects.
-    `marks` are characters that belong to the objects, such as the letters on a sign: labelled, but counted and named
-    only with what they belong to.
+    `marks` are characters that are no objects of their own, such as the letters on a sign or the numbers beside an
+    axis: labelled, but never counted, named or asked for.
     """
 
     family: str

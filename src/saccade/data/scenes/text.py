@@ -22,8 +22,9 @@ WORDS = (
     *("NORTH", "OPEN", "PARK", "PHONE", "PIZZA", "PULL", "PUSH", "QUIZ", "RIVER", "SALE"),
     *("SHOP", "SOUTH", "STOP", "TAXI", "TEA", "TOYS", "VIDEO", "WEST", "WINE", "ZOO"),
 )
-# Heights of the letters in fractions of the mean side. Squashed to 90 x 90, small letters are 3 to 4 pixels high, too
-# few to read; they take a view of 180 pixels or more, and the pictures are large enough to hold what it shows.
+# Heights of the letters in fractions of the mean side. Squashed to 90 x 90, small letters are 2 to 4 pixels high, too
+# few to read, medium ones 6 to 11. In a picture that is padded to a square of 180, as tiles show it, small ones are 3
+# to 7: less than twice as high, because padding takes its part. The pictures are large enough for such a view.
 HEIGHTS = {"large": (0.135, 0.18), "medium": (0.085, 0.11), "small": (0.034, 0.041)}
 _SHORT_SIDE = (190, 200)
 _NUMBER = {1: 0.3, 2: 0.4, 3: 0.3}

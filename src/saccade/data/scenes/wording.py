@@ -135,7 +135,7 @@ _WORDINGS: dict[str, tuple[str, ...]] = {
         "What is the difference between {a} and {b}?",
         "How much more does {a} show than {b}?",
     ),
-    "where": ("Where is {a}?", "Where in the picture is {a}?", "In the picture, where is {a}?"),
+    "where": ("Where is {a}?", "Where in the picture is {a}?"),
     "talk.sum": ("What is {a} plus {b}?", "How much is {a} and {b}?", "Add {a} and {b}."),
     "talk.after": ("What number comes after {a}?", "Which number is one more than {a}?"),
     "talk.larger": ("Which is larger, {a} or {b}?", "Which of {a} and {b} is the larger number?"),
@@ -204,6 +204,11 @@ _SHIFTED_WORDINGS: dict[str, tuple[str, ...]] = {
         "Can you tell how much higher {a} is than {b}?",
         "How far is {a} above {b}?",
     ),
+    "where": ("What is the place of {a}?", "Can you name the place of {a}?"),
+    "talk.sum": ("The sum of {a} and {b} is what?", "What number do {a} and {b} make?"),
+    "talk.after": ("What is the number after {a}?", "{a} comes before what number?"),
+    "talk.larger": ("Of {a} and {b}, which is the larger?", "What is the larger number, {a} or {b}?"),
+    "describe": ("Can you describe the picture?", "The picture shows what?"),
 }
 _ORDINALS = ("first", "second")
 

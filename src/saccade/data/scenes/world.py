@@ -9,7 +9,7 @@ from saccade.data.scenes.dice import Dice, dice_for
 from saccade.data.scenes.digits import sketch_digits
 from saccade.data.scenes.objects import sketch_objects
 from saccade.data.scenes.practice import sketch_practice
-from saccade.data.scenes.scene import SPLITS, WORLD_VERSION, Scene, Sketch
+from saccade.data.scenes.scene import SPLITS, VERSIONS, WORLD_VERSION, Scene, Sketch
 from saccade.data.scenes.text import sketch_text
 from saccade.errors import DataError
 
@@ -42,9 +42,8 @@ def families(version: str = WORLD_VERSION) -> tuple[str, ...]:
     Raises:
         DataError: There is no such version.
     """
-    versions = [str(number) for number in range(1, int(WORLD_VERSION) + 1)]
-    if version not in versions:
-        raise DataError(f"there is no version {version!r} of the world; there are {', '.join(versions)}")
+    if version not in VERSIONS:
+        raise DataError(f"there is no version {version!r} of the world; there are {', '.join(VERSIONS)}")
     return tuple(name for name, family in _FAMILIES.items() if family.since <= int(version))
 
 

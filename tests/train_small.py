@@ -1,13 +1,16 @@
-"""Two steps of a small recipe, started by `tests/test_train_many.py` in one process and in several."""
+"""A small recipe, started by `tests/test_train_many.py` in one process and in several: OUT [STEP TO INTERRUPT AT]."""
 
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from saccade import presets
 from saccade.config import SaccadeConfig
 from saccade.train import run as training
+from saccade.train.progress import StopOnInterrupt
 from saccade.train.stages import Group, Recipe, Stage
 
 
@@ -30,13 +33,24 @@ def recipe() -> Recipe:
         pictures=4,
         families={"objects": 1.0},
     )
-    asked = {"name": "asked", "task": "questions", "questions": 3, "turns": 2}
+    asked = {"name": "asked", "task": "questions", "questions": 3, "turns": 2, "steps": 20}
     rest = (Group(pattern="compressor|projector|language_model|lm_head|query", lr=1e-4),)
     questions = tower.model_copy(update={**asked, "groups": rest})
     return Recipe(name="small", preset="small", tokenizer="nano", stages=(tower, questions))
 
 
+class InterruptLast(StopOnInterrupt):
+    """Gets the signal at a step, and only in the last process."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
+        last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
+        self.noted |= last and state.global_step == int(sys.argv[2]) and state.max_steps > int(sys.argv[2])
+        return super().on_step_end(args, state, control, **rest)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     presets.PRESETS["small"] = small
+    if len(sys.argv) > 2:
+        training.StopOnInterrupt = InterruptLast  # type: ignore[misc]
     training.run_recipe(recipe(), Path(sys.argv[1]), workers=0)

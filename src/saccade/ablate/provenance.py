@@ -1,0 +1,49 @@
+"""What figures were made with: the machine, the libraries, the code."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+CPU_NAMES = Path("/proc/cpuinfo")
+
+
+def made_with() -> dict[str, Any]:
+    """Machine, versions of torch and transformers, and the commit."""
+    return {
+        "machine": machine(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "commit": commit(),
+    }
+
+
+def machine() -> str:
+    """What this machine computes with."""
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    if not CPU_NAMES.exists():
+        return platform.platform()
+    names = [line.partition(":")[2].strip() for line in CPU_NAMES.read_text().splitlines() if "model name" in line]
+    return f"{names[0]}, {len(names)} cores" if names else platform.platform()
+
+
+def commit() -> str | None:
+    """The commit of the checkout this file is part of, "-dirty" behind it where files were changed; else None."""
+    here = Path(__file__)
+    asked = (["ls-files", "--error-unmatch", here.name], ["describe", "--always", "--dirty", "--exclude=*"])
+    try:
+        answers = [
+            subprocess.run(
+                ["git", "--no-optional-locks", *words], cwd=here.parent, capture_output=True, text=True, check=True
+            ).stdout
+            for words in asked
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answers[-1].strip()
