@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 import saccade
-from saccade.ablate import STUDIES, cell, provenance, queue, study
+from saccade.ablate import STUDIES, cell, queue, study
 from saccade.ablate.queue import run_studies
 from saccade.ablate.studies import Claim
 from saccade.ablate.table import differences, forms_score, render, verdict
@@ -19,6 +19,7 @@ from saccade.data import scenes
 from saccade.data.collate import Sample
 from saccade.data.scenes.frozen import _QUOTAS
 from saccade.errors import ConfigError, DataError
+from saccade.evaluate import provenance
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.presets import nano
 from saccade.train.questions import Encoder, QuestionDataset

@@ -1,21 +1,22 @@
 """Which attention backend trains nano fastest on this machine: one step of the patch stage and of the question stage.
 
-    python tools/bench_attention.py [--rounds 5]
+    python tools/bench_attention.py [--rounds 5] [--out docs/results/attention_cpu.json]
 
-The variants take turns, so that a slow moment of the machine hits all of them; medians in seconds, last line JSON.
+The variants take turns, so that a slow moment of the machine hits all of them; medians in seconds.
 """
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from saccade import presets
+from saccade.evaluate.provenance import made_with
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.train.patches import PatchDataset, PatchPretraining, collate_patches
 from saccade.train.questions import Encoder, QuestionDataset
@@ -37,8 +38,7 @@ def batches() -> dict[str, dict[str, torch.Tensor]]:
         questions.pictures,
         config.image,
         encoder=encoder,
-        questions=questions.questions,
-        turns=questions.turns,
+        stage=questions,
     )
     return {
         "patches": collate_patches(config, [labelled[number] for number in range(len(labelled))]),
@@ -70,7 +70,9 @@ def main() -> None:
     """Time all variants in turns and print medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds after one that is not (default 5)")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--out", type=Path, help="write the JSON to this file (default: print it)")
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
     results: dict[str, dict[str, float]] = {}
     for stage, batch in batches().items():
         variants = steps(stage, batch)
@@ -84,8 +86,17 @@ def main() -> None:
         results[stage] = {name: round(statistics.median(values), 4) for name, values in seconds.items()}
         for name, median in results[stage].items():
             print(f"{stage:10} {name:16} {median:.3f} s")
-    machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
-    print(json.dumps({"seconds_per_step": results, "rounds": rounds, "machine": machine, "torch": torch.__version__}))
+    report = {
+        "command": "python tools/bench_attention.py",
+        "seconds_per_step": results,
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+        **made_with(),
+    }
+    if arguments.out is None:
+        print(json.dumps(report))
+    else:
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from saccade.ablate.provenance import machine
 from saccade.data import scenes
+from saccade.evaluate.provenance import machine
 from saccade.train.recipes import nano
 
 REPO = Path(__file__).resolve().parents[1]

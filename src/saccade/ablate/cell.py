@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.progress import track
 from transformers import set_seed
 
-from saccade.ablate.provenance import made_with
 from saccade.ablate.studies import Study
 from saccade.config import SaccadeConfig
 from saccade.data import scenes
 from saccade.errors import ConfigError
 from saccade.evaluate import evaluate_world
+from saccade.evaluate.provenance import made_with
 from saccade.image.processor import build_processor
 from saccade.image.transform import normalize
 from saccade.model import SaccadeForConditionalGeneration
