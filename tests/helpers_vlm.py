@@ -1,5 +1,6 @@
 """A model that fits in a test: random weights, odd sizes, and a tokenizer whose every ordinary token is one byte."""
 
+import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -68,6 +69,19 @@ def tiny_vlm(seed: int = 0, **changes: object) -> VLM:
                 weight.normal_(std=weight.shape[-1] ** -0.5)
         model.get_input_embeddings().weight.normal_()
     return VLM(model, build_processor(config, byte_tokenizer()), name="tiny")
+
+
+def count_views(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that gets the number of views of every call of the tower, as calls happen."""
+    calls: list[int] = []
+    encode_views = vlm.model.model.encode_views
+
+    def counting(pixels: torch.Tensor) -> torch.Tensor:
+        calls.append(len(pixels))
+        return encode_views(pixels)
+
+    monkeypatch.setattr(vlm.model.model, "encode_views", counting)
+    return calls
 
 
 def picture(seed: int, width: int = 31, height: int = 20) -> Image.Image:

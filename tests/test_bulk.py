@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from helpers_vlm import picture, tiny_vlm
+from helpers_vlm import count_views, picture, tiny_vlm
 from saccade.cli import app
 from saccade.errors import ConfigError, DataError, ImageError, SaccadeError
 from saccade.vlm import VLM, bulk
@@ -63,15 +63,7 @@ def vlm() -> VLM:
 @pytest.fixture
 def views(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Views per call of the tower."""
-    calls: list[int] = []
-    encode_views = vlm.model.model.encode_views
-
-    def counting(pixels: torch.Tensor) -> torch.Tensor:
-        calls.append(len(pixels))
-        return encode_views(pixels)
-
-    monkeypatch.setattr(vlm.model.model, "encode_views", counting)
-    return calls
+    return count_views(vlm, monkeypatch)
 
 
 def alone(vlm: VLM, path: Path, question: str = QUESTION) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from helpers_vlm import SPECIALS, byte_tokenizer, picture, tiny_vlm
+from helpers_vlm import SPECIALS, byte_tokenizer, count_views, picture, tiny_vlm
 from saccade import presets
 from saccade.errors import CheckpointError, ConfigError, ImageError, PromptError
 from saccade.image.processor import build_processor
@@ -33,15 +33,7 @@ def vlm() -> VLM:
 @pytest.fixture
 def towers(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Views per call of the tower, as calls happen."""
-    calls: list[int] = []
-    encode_views = vlm.model.model.encode_views
-
-    def counting(pixels: torch.Tensor) -> torch.Tensor:
-        calls.append(len(pixels))
-        return encode_views(pixels)
-
-    monkeypatch.setattr(vlm.model.model, "encode_views", counting)
-    return calls
+    return count_views(vlm, monkeypatch)
 
 
 @pytest.fixture

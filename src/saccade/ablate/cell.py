@@ -184,6 +184,4 @@ def _check_tower(variant: str, config: SaccadeConfig, base: VLM) -> None:
 
 
 def _config_digest(config: SaccadeConfig) -> str:
-    fields = json.loads(config.to_json_string())
-    del fields["transformers_version"]
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(config.definition(), sort_keys=True).encode()).hexdigest()

@@ -72,14 +72,11 @@ def evaluate(
 
 
 def _table(report: dict[str, Any]) -> Table:
-    table = Table(
-        title=f"{report['model']} on the rendered world, version {report['world']}, split {report['split']}",
-        caption="blanked: the same questions about a gray picture",
+    table = _empty_table(
+        f"{report['model']} on the rendered world, version {report['world']}, split {report['split']}",
+        "blanked: the same questions about a gray picture",
+        ("right", "95 % interval", "blanked", "questions"),
     )
-    for name in ("family", "type"):
-        table.add_column(name)
-    for name in ("right", "95 % interval", "blanked", "questions"):
-        table.add_column(name, justify="right")
     for family, score in report["families"].items():
         low, high = score["interval"]
         table.add_row(
@@ -92,14 +89,11 @@ def _table(report: dict[str, Any]) -> Table:
 
 
 def _pointing_table(report: dict[str, Any]) -> Table:
-    table = Table(
-        title=f"pointing of {report['model']}, rendered world, version {report['world']}, split {report['split']}",
-        caption="score: the queries' attention on a thing when it is named, less that when another is",
+    table = _empty_table(
+        f"pointing of {report['model']}, rendered world, version {report['world']}, split {report['split']}",
+        "score: the queries' attention on a thing when it is named, less that when another is",
+        ("score", "95 % interval", "named", "other", "scenes"),
     )
-    for name in ("family", "type"):
-        table.add_column(name)
-    for name in ("score", "95 % interval", "named", "other", "scenes"):
-        table.add_column(name, justify="right")
     for family, score in report["families"].items():
         for kind, part in {"all": score, **score["types"]}.items():
             low, high = part["interval"]
@@ -113,6 +107,16 @@ def _pointing_table(report: dict[str, Any]) -> Table:
                 end_section=kind == "all",
             )
         table.add_section()
+    return table
+
+
+def _empty_table(title: str, caption: str, figures: tuple[str, ...]) -> Table:
+    """A table with a row for every family and type, and columns of figures."""
+    table = Table(title=title, caption=caption)
+    for name in ("family", "type"):
+        table.add_column(name)
+    for name in figures:
+        table.add_column(name, justify="right")
     return table
 
 

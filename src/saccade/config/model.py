@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
@@ -153,6 +154,12 @@ class SaccadeConfig(PreTrainedConfig):
             if isinstance(value, Frozen):
                 output[name] = value.model_dump(mode="json")
         return output
+
+    def definition(self) -> dict[str, Any]:
+        """Return every field in plain JSON types, without the version of the library that wrote them."""
+        fields: dict[str, Any] = json.loads(self.to_json_string())
+        del fields["transformers_version"]
+        return fields
 
     def get_text_config(self, *_: Any, **__: Any) -> PreTrainedConfig:
         """Return the decoder's configuration (generation and caches read it)."""

@@ -232,10 +232,7 @@ def _task(
 
 def _claim(recipe: Recipe, config: SaccadeConfig, out: Path) -> None:
     """Write the resolved recipe and its model into the folder, or check that they are those already there."""
-    model = {
-        name: value for name, value in json.loads(config.to_json_string()).items() if name != "transformers_version"
-    }
-    claim = {"recipe": recipe.model_dump(mode="json"), "model": model}
+    claim = {"recipe": recipe.model_dump(mode="json"), "model": config.definition()}
     file = out / "run.json"
     if not file.exists():
         file.write_text(json.dumps(claim, indent=2) + "\n")
