@@ -1,11 +1,12 @@
 """Recipes: functions that return stages. A variant calls its parent and changes a few fields."""
 
 from collections.abc import Callable
+from typing import Any
 
 from saccade.errors import ConfigError
 from saccade.train.stages import Group, Recipe, Stage
 
-WORLD = {"objects": 0.6, "digits": 0.4}
+WORLD = {"objects": 0.4, "digits": 0.2, "clutter": 0.1, "text": 0.2, "charts": 0.1}
 ALL_BUT_TOWER_AND_QUERY = "compressor|multi_modal_projector|language_model|lm_head"
 
 
@@ -21,32 +22,28 @@ def nano() -> Recipe:
         tokenizer="nano",
         description="a tiny model of the rendered world: it knows colored shapes and digits, nothing else",
         stages=(
-            _patches("patches", steps=3400, families={"practice": 0.7, "objects": 0.15, "digits": 0.15}, warmup=0.05),
-            Stage(
-                name="captions",
-                task="captions",
-                groups=(Group(pattern=ALL_BUT_TOWER_AND_QUERY, lr=1e-3),),
-                steps=400,
-                pictures=64,
-                families=WORLD,
+            _patches(
+                "patches",
+                steps=3600,
+                families={
+                    "practice": 0.55,
+                    "objects": 0.1,
+                    "digits": 0.1,
+                    "clutter": 0.07,
+                    "text": 0.12,
+                    "charts": 0.06,
+                },
                 warmup=0.05,
-                weight_decay=0.05,
-                betas=(0.9, 0.98),
             ),
-            Stage(
-                name="questions",
-                task="questions",
-                groups=(Group(pattern=f"{ALL_BUT_TOWER_AND_QUERY}|embedded_query", lr=1e-3),),
-                steps=9000,
-                pictures=16,
-                questions=5,
-                turns=3,
-                emphasis={"side": 3.0, "nearest": 12.0, "count": 1.5, "number": 2.0},
-                where=1.0,
-                describe=0.15,
-                families={"objects": 0.7, "digits": 0.3},
-                weight_decay=0.05,
-                betas=(0.9, 0.98),
+            _questions("looking", steps=700, families={"objects": 1.0}, schedule="constant_with_warmup"),
+            _questions(
+                "questions",
+                steps=4300,
+                families=WORLD,
+                emphasis={"side": 2.0, "nearest": 6.0, "count": 1.5, "number": 2.0, "value": 2.0, "word": 1.5},
+                describe=0.1,
+                second_picture=0.06,
+                small_talk=0.06,
             ),
         ),
     )
@@ -78,6 +75,24 @@ def nano_hd() -> Recipe:
                 ),
             ),
         }
+    )
+
+
+def _questions(name: str, steps: int, families: dict[str, float], **fields: Any) -> Stage:
+    """A stage in which all but the tower learns from questions."""
+    return Stage(
+        name=name,
+        task="questions",
+        groups=(Group(pattern=f"{ALL_BUT_TOWER_AND_QUERY}|embedded_query", lr=1e-3),),
+        steps=steps,
+        pictures=16,
+        questions=5,
+        turns=3,
+        where=0.6,
+        families=families,
+        weight_decay=0.05,
+        betas=(0.9, 0.98),
+        **fields,
     )
 
 
