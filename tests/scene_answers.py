@@ -143,10 +143,25 @@ def chart_answer(scene: Sketch, question: Question) -> str:
     return str(high - low)
 
 
+def seam_answer(scene: Sketch, question: Question) -> str:
+    says = re.search(r"sign that says (\w+)", question.text)
+    color, kind = words(question.text)
+    if says:
+        item = only([item for item in scene.objects if item.content == says.group(1)])
+    else:
+        item = the(scene, color, kind or ("sign" if scene.marks else ""))
+    # In every picture half of the things lie across a border; those come first.
+    assert question.type == ("crossing" if item in scene.objects[: len(scene.objects) // 2] else "clear")
+    if question.form.endswith(("sign", "color.shape")):
+        return item.color
+    return item.content or item.shape
+
+
 ANSWER = {
     "objects": object_answer,
     "digits": digit_answer,
     "clutter": clutter_answer,
     "text": text_answer,
     "charts": chart_answer,
+    "seams": seam_answer,
 }

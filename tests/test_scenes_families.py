@@ -22,7 +22,8 @@ from saccade.data.scenes import (
 )
 from saccade.data.scenes.colors import lightness
 from saccade.data.scenes.scene import SceneObject
-from saccade.data.scenes.text import HEIGHTS, WORDS
+from saccade.data.scenes.signs import WORDS
+from saccade.data.scenes.text import HEIGHTS
 from saccade.image.transform import to_views
 from saccade.presets import nano, nano_hd
 from scene_answers import the
@@ -204,7 +205,7 @@ def test_a_bar_chart_says_its_values_or_has_an_axis() -> None:
     assert 75 < axes < 140
 
 
-@pytest.mark.parametrize("family", ["clutter", "text", "charts"])
+@pytest.mark.parametrize("family", ["clutter", "text", "charts", "seams"])
 def test_practice_questions_name_one_thing(family: str) -> None:
     dice, asked = Dice(np.random.default_rng(0)), 0
     for index in range(30):

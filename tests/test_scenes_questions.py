@@ -10,14 +10,14 @@ from saccade.data.scenes import (
     COLORS,
     FAMILIES,
     SHAPES,
-    WORLD_VERSION,
+    VERSIONS,
     Question,
     families,
     fingerprint,
     frozen_test,
 )
 from saccade.data.scenes.frozen import stored_fingerprints
-from saccade.data.scenes.text import WORDS
+from saccade.data.scenes.signs import WORDS
 from saccade.data.scenes.world import sketch as draw_sketch
 from saccade.errors import DataError
 from scene_answers import ANSWER, matching, words
@@ -30,8 +30,9 @@ TYPES = {
     "clutter": {"color", "shape", "ink", "existence"},
     "text": {"word", "number", "color"},
     "charts": {"value", "largest", "smallest", "difference"},
+    "seams": {"crossing", "clear"},
 }
-QUESTIONS = {"objects": 1496, "digits": 980, "clutter": 1010, "text": 1080, "charts": 1020}
+QUESTIONS = {"objects": 1496, "digits": 980, "clutter": 1010, "text": 1080, "charts": 1020, "seams": 960}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -130,7 +131,7 @@ def test_frozen_tests_are_balanced(family: str, split: str) -> None:
 
 @pytest.mark.parametrize(
     ("family", "chance"),
-    [("objects", 0.32), ("digits", 0.09), ("clutter", 0.23), ("text", 0.06), ("charts", 0.13)],
+    [("objects", 0.32), ("digits", 0.09), ("clutter", 0.23), ("text", 0.06), ("charts", 0.13), ("seams", 0.09)],
 )
 def test_a_blind_model_scores_at_chance(family: str, chance: float) -> None:
     """Even the best single answer to each form of question, chosen with hindsight, is right no oftener than chance."""
@@ -147,7 +148,7 @@ def test_frozen_digits_are_handwritten_unless_called_printed() -> None:
         assert forms == {question.type == "printed"}
 
 
-@pytest.mark.parametrize("version", ["1", WORLD_VERSION])
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("split", ["test", "shifted"])
 def test_fingerprint_is_the_stored_one(split: str, version: str) -> None:
     assert fingerprint(split, version) == stored_fingerprints(version)[split], (
@@ -157,9 +158,10 @@ def test_fingerprint_is_the_stored_one(split: str, version: str) -> None:
 
 def test_an_older_world_is_a_part_of_the_newer() -> None:
     assert families("1") == ("objects", "digits")
+    assert families("2") == ("objects", "digits", "clutter", "text", "charts")
     assert families() == FAMILIES
-    with pytest.raises(DataError, match="'3'"):
-        families("3")
+    with pytest.raises(DataError, match="'4'"):
+        families("4")
 
 
 @pytest.mark.parametrize("arguments", [("objects", "train"), ("stars", "test")])

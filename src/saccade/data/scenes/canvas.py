@@ -1,5 +1,6 @@
 """A picture while it is being painted: a background, and coverages blended onto it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -75,9 +76,10 @@ class Canvas:
             np.multiply(_ramp(ground, width, height), end - start, out=self._planes)
             self._planes += start
         if ground.noise:
-            top = int(ground.noise_place[0] * (_NOISE_SIDE - height))
-            left = int(ground.noise_place[1] * (_NOISE_SIDE - width))
-            self._planes += _noise()[top : top + height, left : left + width] * np.float32(ground.noise)
+            noise = _noise(math.ceil(height / _NOISE_SIDE), math.ceil(width / _NOISE_SIDE))
+            top = int(ground.noise_place[0] * (noise.shape[0] - height))
+            left = int(ground.noise_place[1] * (noise.shape[1] - width))
+            self._planes += noise[top : top + height, left : left + width] * np.float32(ground.noise)
 
     def paint(self, coverage: Coverage, left: int, top: int, color: RGB, instance: int) -> None:
         """Blend a color over the background where `coverage` `[rows, columns]` (0..1) says, from (left, top) on.
@@ -114,10 +116,13 @@ def _ramp(ground: Ground, width: int, height: int) -> Coverage:
 
 
 @cache
-def _noise() -> Coverage:
-    """Fixed noise of unit variance that pictures take a random cut of: fresh noise would cost most of the time."""
+def _noise(down: int, across: int) -> Coverage:
+    """Fixed noise of unit variance that pictures take a random cut of: fresh noise would cost most of the time.
+
+    It is a square tile, repeated down and across as often as a picture needs.
+    """
     generator = np.random.Generator(np.random.PCG64(_NOISE_SEED))
     # Three uniforms summed are close to normal; the stream of `random` is stable where that of `normal` is not.
     total = generator.random((3, _NOISE_SIDE, _NOISE_SIDE)).sum(axis=0)
-    noise: Coverage = ((total - 1.5) * 2.0).astype(np.float32)
-    return noise
+    tile = ((total - 1.5) * 2.0).astype(np.float32)
+    return np.tile(tile, (down, across))

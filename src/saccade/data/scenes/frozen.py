@@ -69,6 +69,17 @@ _QUOTAS: dict[str, dict[str, tuple[int, int]]] = {
         "difference.bar": (8, 16),
         "difference.point": (8, 16),
     },
+    "seams": {
+        f"{where}.{form}": quota
+        for where in ("crossing", "clear")
+        for form, quota in {
+            "word": (40, 3),
+            "number": (120, 1),
+            "shape": (6, 20),
+            "color.sign": (8, 7),
+            "color.shape": (8, 8),
+        }.items()
+    },
 }
 _PER_SCENE = 3
 _FROZEN_SPLITS = ("test", "shifted")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-WORLD_VERSION = "2"
+WORLD_VERSION = "3"
 VERSIONS = tuple(str(number) for number in range(1, int(WORLD_VERSION) + 1))
 SPLITS = ("train", "val", "test", "shifted")
 

@@ -7,37 +7,28 @@ from dataclasses import dataclass
 
 from saccade.data.scenes import glyphs
 from saccade.data.scenes.canvas import draw_ground, draw_size
-from saccade.data.scenes.captions import in_reading_order, noun, numbered, place_words
-from saccade.data.scenes.colors import COLORS, RGB, lightness, shade
+from saccade.data.scenes.colors import COLORS
 from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.figures import BoxFigure, GlyphFigure, painter
 from saccade.data.scenes.lettering import Lettering
-from saccade.data.scenes.scene import Box, Question, SceneObject, Sketch
-from saccade.data.scenes.shapes import box_reach
-from saccade.data.scenes.wording import ask, listed, with_article
+from saccade.data.scenes.scene import Box, Question, Sketch
+from saccade.data.scenes.signs import Sign, draw_content, write_sign_caption
+from saccade.data.scenes.wording import ask
 
-WORDS = (
-    *("BANK", "BAR", "BOOKS", "BREAD", "BUS", "CAFE", "EAST", "EXIT", "FISH", "FRUIT"),
-    *("GOLF", "GYM", "HOTEL", "ICE", "JAZZ", "JUICE", "KEY", "LIFT", "MAP", "MILK"),
-    *("NORTH", "OPEN", "PARK", "PHONE", "PIZZA", "PULL", "PUSH", "QUIZ", "RIVER", "SALE"),
-    *("SHOP", "SOUTH", "STOP", "TAXI", "TEA", "TOYS", "VIDEO", "WEST", "WINE", "ZOO"),
-)
 # Heights of the letters in fractions of the mean side. Squashed to 90 x 90, small letters are 2 to 4 pixels high, too
 # few to read, medium ones 6 to 11. In a picture that is padded to a square of 180, as tiles show it, small ones are 3
 # to 7: less than twice as high, because padding takes its part. The pictures are large enough for such a view.
 HEIGHTS = {"large": (0.135, 0.18), "medium": (0.085, 0.11), "small": (0.034, 0.041)}
 _SHORT_SIDE = (190, 200)
 _NUMBER = {1: 0.3, 2: 0.4, 3: 0.3}
-_DIGITS = (2, 4)
-_CONTRAST = 85.0
 _FILL = 0.94
 _ROWS = {1: ("",), 2: ("top", "bottom"), 3: ("top", "middle", "bottom")}
 _COLUMNS = ("left", "right")
 
 
 @dataclass(frozen=True, slots=True)
-class _Sign:
-    """A board, what is written on it, and the words its place is known by."""
+class _Shown:
+    """A sign that is up: its board, what is written on it, and the words its place is known by."""
 
     board: BoxFigure
     letters: list[GlyphFigure]
@@ -66,20 +57,20 @@ def sketch_text(dice: Dice, split: str) -> Sketch:
         width=width,
         height=height,
         objects=objects,
-        caption=_write_caption(dice, objects, width, height),
+        caption=write_sign_caption(dice, objects, width, height),
         questions=_ask_about_signs(dice, split, signs),
         paint=painter(width, height, ground, [*boards, *letters]),
         marks=tuple(letter.as_object() for letter in letters),
     )
 
 
-def _draw_sign(dice: Dice, split: str, color: str, place: str, cell: Box, unit: float) -> _Sign:
+def _draw_sign(dice: Dice, split: str, color: str, place: str, cell: Box, unit: float) -> _Shown:
     """A sign somewhere in its cell; what does not fit is drawn again, so large words are short in narrow cells."""
     wide, tall = _FILL * (cell[2] - cell[0]) / 2, _FILL * (cell[3] - cell[1]) / 2
     while True:
         kind, size = dice.pick(("word", "number")), dice.pick(tuple(HEIGHTS))
         line = Lettering(
-            text=dice.pick(WORDS) if kind == "word" else _draw_number(dice),
+            text=draw_content(dice, kind),
             font=glyphs.draw_font(dice, split),
             height=unit * dice.uniform(*HEIGHTS[size]),
             aspect=dice.uniform(0.85, 1.05),
@@ -87,52 +78,17 @@ def _draw_sign(dice: Dice, split: str, color: str, place: str, cell: Box, unit: 
             level=dice.uniform(0.36, 0.46),
         )
         padding = line.height * dice.uniform(0.35, 0.8) + unit * dice.uniform(0.0, 0.03)
-        half_width, half_height = line.width / 2 + padding, line.height / 2 + padding * dice.uniform(0.7, 1.0)
-        across, down = box_reach(half_width, half_height, line.angle)
+        sign = Sign(line, line.width / 2 + padding, line.height / 2 + padding * dice.uniform(0.7, 1.0))
+        across, down = sign.reach
         if across <= wide and down <= tall:
             break
     x = (cell[0] + cell[2]) / 2 + dice.uniform(-1, 1) * (wide - across)
     y = (cell[1] + cell[3]) / 2 + dice.uniform(-1, 1) * (tall - down)
-    rgb = shade(dice, color, split)
-    board = BoxFigure(
-        color=color,
-        rgb=rgb,
-        x=x,
-        y=y,
-        half_width=half_width,
-        half_height=half_height,
-        angle=line.angle,
-        corner=half_height * dice.uniform(0.0, 0.4),
-        kind="sign",
-        content=line.text,
-    )
-    return _Sign(board, line.figures(x, y, *_draw_ink(dice, split, rgb)), place, kind, size)
+    board, letters = sign.put_up(dice, split, color, x, y)
+    return _Shown(board, letters, place, kind, size)
 
 
-def _draw_number(dice: Dice) -> str:
-    digits = dice.between(*_DIGITS)
-    return str(dice.between(10 ** (digits - 1), 10**digits - 1))
-
-
-def _draw_ink(dice: Dice, split: str, board: RGB) -> tuple[str, RGB]:
-    """A color and a shade of it that can be read on a board: white or black always can."""
-    while True:
-        color = dice.pick(COLORS)
-        rgb = shade(dice, color, split)
-        if abs(lightness(rgb) - lightness(board)) >= _CONTRAST:
-            return color, rgb
-
-
-def _write_caption(dice: Dice, objects: tuple[SceneObject, ...], width: int, height: int) -> str:
-    opening = dice.pick(("", " in the picture"))
-    things = [
-        f"{with_article(noun(item))} {place_words(item, width, height)} says {item.content}"
-        for item in in_reading_order(objects, width, height)
-    ]
-    return f"{numbered(objects, 'sign')}{opening}: {listed(things)}."
-
-
-def _ask_about_signs(dice: Dice, split: str, signs: Sequence[_Sign]) -> tuple[Question, ...]:
+def _ask_about_signs(dice: Dice, split: str, signs: Sequence[_Shown]) -> tuple[Question, ...]:
     """What each sign says, and of two or more, which says it, in random order; the form ends with the letters' size."""
     contents = Counter(sign.board.content for sign in signs)
     questions = []

@@ -10,6 +10,7 @@ from saccade.data.scenes.digits import sketch_digits
 from saccade.data.scenes.objects import sketch_objects
 from saccade.data.scenes.practice import sketch_practice
 from saccade.data.scenes.scene import SPLITS, VERSIONS, WORLD_VERSION, Scene, Sketch
+from saccade.data.scenes.seams import sketch_seams
 from saccade.data.scenes.text import sketch_text
 from saccade.errors import DataError
 
@@ -28,6 +29,7 @@ _FAMILIES = {
     "clutter": _Family(sketch_clutter, since=2),
     "text": _Family(sketch_text, since=2),
     "charts": _Family(sketch_charts, since=2),
+    "seams": _Family(sketch_seams, since=3),
 }
 FAMILIES = tuple(_FAMILIES)
 # Drawn to learn from, never asked about: no test is made of it.
