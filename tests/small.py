@@ -1,4 +1,4 @@
-"""A small model of odd sizes, a batch for it in which every rule of the layout occurs, and a picture."""
+"""Small models of odd sizes, a batch for one in which every rule of the layout occurs, and a picture."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +59,64 @@ def config(**query: Any) -> SaccadeConfig:
         image_token_id=IMAGE_ID,
         query_token_id=QUERY_ID,
         lm_head_bias=True,
+    )
+
+
+def changed(base: SaccadeConfig, **fields: Any) -> SaccadeConfig:
+    """A configuration with some fields replaced, checked anew."""
+    return SaccadeConfig(**{name: value for name, value in base.to_dict().items() if name != "model_type"} | fields)
+
+
+QWEN2 = {
+    "model_type": "qwen2",
+    "vocab_size": VOCAB,
+    "hidden_size": 20,
+    "intermediate_size": 22,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 256,
+}
+
+
+def shuffled() -> SaccadeConfig:
+    """The second family's shape: SigLIP with its norm, pixel shuffle, a deep projector behind a norm, no queries."""
+    return SaccadeConfig(
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 12,
+            "intermediate_size": 14,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": 30,
+            "patch_size": 5,
+            "vision_use_head": False,
+        },
+        text_config=QWEN2,
+        compressor={"kind": "pixel_shuffle", "window": 3},
+        projector={"hidden_sizes": (18, 14), "input_norm": True},
+        image={"side": 30, "resample": "bilinear"},
+        image_token_id=IMAGE_ID,
+    )
+
+
+def cropped() -> SaccadeConfig:
+    """The same with AIMv2 on overlapping tiles whose outer patches are dropped."""
+    return changed(
+        shuffled(),
+        vision_config={
+            "model_type": "aimv2_vision_model",
+            "hidden_size": 12,
+            "intermediate_size": 14,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "image_size": 28,
+            "patch_size": 4,
+            "use_head": False,
+        },
+        vision={"norm_module": "rms_norm"},
+        compressor={"kind": "crop", "margin": 2},
+        image={"side": 28, "layout": "dynamic", "max_tiles": 4, "margin": 8, "pad_value": 0},
     )
 
 

@@ -32,7 +32,16 @@ def random_model(preset: str) -> SaccadeForConditionalGeneration:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("preset", "visual_tokens"), [("flashsloth", 90), ("flashsloth_hd", 414)])
+@pytest.mark.parametrize(
+    ("preset", "visual_tokens"),
+    [
+        ("flashsloth", 81 + 9),
+        ("flashsloth_hd", 5 * 81 + 9),
+        ("flashvl_static", 256),
+        ("flashvl_dynamic", 3 * 256),
+        ("flashvl_iss", 3 * 576),
+    ],
+)
 @torch.no_grad()
 def test_one_forward_pass_at_the_published_size(preset: str, visual_tokens: int) -> None:
     model = random_model(preset)
@@ -44,7 +53,7 @@ def test_one_forward_pass_at_the_published_size(preset: str, visual_tokens: int)
         ([config.image_token_id] * (len(pixels) * config.tokens_per_view), IMAGE),
         ([198], TEXT),
         (question, instruction_role(0)),
-        ([config.query_token_id] * config.query.num_queries, query_role(0)),
+        ([config.query_token_id] * config.prompt.num_queries, query_role(0)),
         (header, TEXT),
     ]
     ids = torch.tensor([[token for tokens, _ in parts for token in tokens]])

@@ -10,21 +10,14 @@ from pydantic import TypeAdapter
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.models.auto import AutoConfig
 
+from saccade.config.compressors import CompressorConfig, CropConfig, IdentityConfig
 from saccade.config.frozen import Frozen, in_one_sentence, to_part
-from saccade.config.parts import (
-    AverageConfig,
-    CompressorConfig,
-    IdentityConfig,
-    ImageConfig,
-    ProjectorConfig,
-    PromptConfig,
-    QueryConfig,
-    SapConfig,
-    VisionFeatureConfig,
-)
+from saccade.config.parts import ProjectorConfig, QueryConfig, VisionFeatureConfig
+from saccade.config.picture import ImageConfig
+from saccade.config.template import PromptConfig
 from saccade.errors import ConfigError
 
-_COMPRESSOR: TypeAdapter[SapConfig | AverageConfig | IdentityConfig] = TypeAdapter(CompressorConfig)
+_COMPRESSOR: TypeAdapter[CompressorConfig] = TypeAdapter(CompressorConfig)
 
 
 class SaccadeConfig(PreTrainedConfig):
@@ -56,7 +49,7 @@ class SaccadeConfig(PreTrainedConfig):
         vision_config: Any = None
         text_config: Any = None
         vision: VisionFeatureConfig = VisionFeatureConfig()
-        compressor: SapConfig | AverageConfig | IdentityConfig = IdentityConfig()
+        compressor: CompressorConfig = IdentityConfig()
         projector: ProjectorConfig = ProjectorConfig()
         query: QueryConfig | None = None
         image: ImageConfig = ImageConfig(side=1)
@@ -100,9 +93,14 @@ class SaccadeConfig(PreTrainedConfig):
         return self.grid**2
 
     @property
+    def token_dim(self) -> int:
+        """Width of a visual token before it is projected."""
+        return self.compressor.width(self.vision_config.hidden_size)
+
+    @property
     def tokens_per_view(self) -> int:
         """Visual tokens of one view, queries not counted."""
-        return (self.grid // self.compressor.window) ** 2
+        return self.compressor.num_tokens(self.grid)
 
     def check(self) -> None:
         """Raise ConfigError where fields that are valid alone do not fit together; a model checks again when built."""
@@ -118,9 +116,12 @@ class SaccadeConfig(PreTrainedConfig):
             raise ConfigError(
                 f"image.side is {self.image.side}, but the tower takes {tower.image_size}: make both equal"
             )
-        if self.grid % self.compressor.window:
+        self.compressor.num_tokens(self.grid)
+        if isinstance(self.compressor, CropConfig) and self.compressor.margin * tower.patch_size != self.image.margin:
             raise ConfigError(
-                f"compressor.window {self.compressor.window} does not divide the grid of {self.grid} patches a side"
+                f"the compressor crops {self.compressor.margin} patches of {tower.patch_size} pixels, but views repeat "
+                f"image.margin {self.image.margin} pixels of their neighbors: make both equal, or parts of a picture "
+                "are lost or shown twice"
             )
         if -self.vision.layer > tower.num_hidden_layers:
             raise ConfigError(

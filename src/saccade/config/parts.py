@@ -1,108 +1,12 @@
-"""The parts of a model's configuration: picture, prompt, patches, compressor, projector, embedded query."""
+"""The small parts of a model's configuration: patches, projector, embedded query."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
 from saccade.config.frozen import Frozen
-from saccade.errors import ConfigError
-
-Fit = Literal["squash", "pad"]
-
-
-class ImageConfig(Frozen):
-    """How one picture becomes square views of `side` pixels (see `saccade.image`).
-
-    Attributes:
-        side: Side of a view in pixels; equals the vision tower's picture size.
-        layout: "single": the whole picture is one view. "tiles": a thumbnail of the whole picture, then the picture
-            once more, larger, cut row by row into a square grid of tiles.
-        fit: How the picture becomes the square that is shown or cut: "squash" ignores the aspect ratio, "pad" first
-            centers the picture on a square canvas.
-        tiles_per_side: Tiles along one side of the grid; 1 for "single".
-        thumbnail_fit: How the picture becomes the square thumbnail ("tiles" only).
-        resample: Interpolation of the resize.
-        mean: Per-channel mean subtracted after scaling to [0, 1], RGB.
-        std: Per-channel divisor after the mean, RGB.
-        pad_value: Gray level of the canvas for "pad", 0..255.
-        max_pixels: Pictures with more pixels are refused before they are decoded, and so are those that padding would
-            make a square of more pixels.
-    """
-
-    side: PositiveInt
-    layout: Literal["single", "tiles"] = "single"
-    fit: Fit = "squash"
-    tiles_per_side: PositiveInt = 1
-    thumbnail_fit: Fit = "squash"
-    resample: Literal["bicubic", "bilinear"] = "bicubic"
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    pad_value: Annotated[int, Field(ge=0, le=255)] = 127
-    max_pixels: PositiveInt = 178_956_970
-
-    @model_validator(mode="after")
-    def _checked(self) -> Self:
-        self.check()
-        return self
-
-    def check(self) -> None:
-        """Raise ConfigError where fields that are valid alone do not fit together."""
-        if self.layout == "tiles" and self.tiles_per_side == 1:
-            raise ConfigError(
-                "image.layout 'tiles' with image.tiles_per_side 1 cuts nothing: set tiles_per_side to 2 or more"
-            )
-        if self.layout == "single" and (self.tiles_per_side > 1 or self.thumbnail_fit != "squash"):
-            raise ConfigError(
-                "image.layout 'single' has neither tiles nor a thumbnail, but image.tiles_per_side is "
-                f"{self.tiles_per_side} and image.thumbnail_fit {self.thumbnail_fit!r}: set layout to 'tiles', or "
-                "leave both out"
-            )
-
-
-class PromptConfig(Frozen):
-    """A conversation template as text around the turns (see `saccade.prompt`).
-
-    A chat is rendered as `system`, then for every turn `user_start`, the pictures each followed by `image_suffix`, the
-    question, the query set, `user_end`, `assistant_start`, `answer_start`, the answer, `assistant_end`.
-
-    Attributes:
-        system: Text before the first turn, with everything that separates it from the turn.
-        user_start: Text before a user's message.
-        user_end: Text after a user's message and its query set.
-        assistant_start: Header of the answer; generation starts right after it.
-        answer_start: Text between header and answer; trained as part of the answer.
-        assistant_end: End of an answer; trained.
-        image_suffix: Text after every picture.
-        image_token: Spelling of the picture placeholder.
-        query_token: Spelling of the query placeholder; None for models without embedded queries.
-        num_queries: Query tokens in a set.
-        blank_before_query: True renders a blank between question and query set, inside the instruction span. A
-            reference model was trained with it and is run without it.
-        query_without_image: What a turn that can see no picture gets: "none", "queries" (a query set that has nothing
-            to read, as a reference's text-only training rows), or "token" (the bare placeholder as an ordinary
-            token, as that reference's text-only inference).
-        history_instruction: "own": every query set reads the question of its own turn. "first": all read the first one,
-            as a reference does at inference.
-        plain_instruction_skips: Leading caption tokens of the plain form that the query set does not read; a
-            reference skips 1.
-    """
-
-    system: str = ""
-    user_start: str = "USER: "
-    user_end: str = " "
-    assistant_start: str = "ASSISTANT:"
-    answer_start: str = " "
-    assistant_end: str = "</s>"
-    image_suffix: str = "\n"
-    image_token: str = "<image>"
-    query_token: str | None = None
-    num_queries: Annotated[int, Field(ge=0)] = 0
-    blank_before_query: bool = False
-    query_without_image: Literal["none", "queries", "token"] = "none"
-    history_instruction: Literal["own", "first"] = "own"
-    plain_instruction_skips: Annotated[int, Field(ge=0)] = 0
 
 
 class VisionFeatureConfig(Frozen):
@@ -122,42 +26,18 @@ class VisionFeatureConfig(Frozen):
     num_prefix_tokens: Annotated[int, Field(ge=0)] = 0
 
 
-class SapConfig(Frozen):
-    """Spatial attention pooling over non-overlapping windows (FlashSloth, Sec. 3.2)."""
-
-    kind: Literal["sap"] = "sap"
-    window: PositiveInt = 3
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-
-
-class AverageConfig(Frozen):
-    """Average pooling over non-overlapping windows."""
-
-    kind: Literal["average"] = "average"
-    window: PositiveInt = 3
-
-
-class IdentityConfig(Frozen):
-    """No compression: one visual token per patch."""
-
-    kind: Literal["none"] = "none"
-    window: Literal[1] = 1
-
-
-CompressorConfig = Annotated[SapConfig | AverageConfig | IdentityConfig, Field(discriminator="kind")]
-
-
 class ProjectorConfig(Frozen):
-    """A multilayer perceptron from patch width to decoder width, activation between its linear layers.
+    """A multilayer perceptron from the visual tokens' width to the decoder's, activation between its linear layers.
 
     Attributes:
-        hidden_sizes: Widths between input and output; empty means one linear layer.
+        hidden_sizes: Widths between input and output; empty means one linear layer. None means no linear layer at all:
+            the compressor's tokens already have the decoder's width.
         input_norm: Whether a LayerNorm precedes the first linear layer.
         activation: A name from transformers' `ACT2FN`; "gelu" is the exact (erf) form.
         layer_norm_eps: Epsilon of the input norm.
     """
 
-    hidden_sizes: tuple[PositiveInt, ...] = ()
+    hidden_sizes: tuple[PositiveInt, ...] | None = ()
     input_norm: bool = False
     activation: str = "gelu"
     layer_norm_eps: float = 1e-5

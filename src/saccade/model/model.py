@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutp
 
 from saccade.config import SaccadeConfig
 from saccade.errors import ConfigError, PromptError
-from saccade.model.compress import SpatialAttentionPooling, build_compressor
+from saccade.model.compress import build_compressor
 from saccade.model.layout import (
     check_query_tokens,
     check_view_index,
@@ -44,17 +44,11 @@ class SaccadePreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize what no backbone owns: EmbQ as the decoder does, projector and SAP as torch does."""
+        """Initialize what no backbone owns as the decoder does, but the queries as torch does."""
         super()._init_weights(module)
         if isinstance(module, EmbeddedQuery) and module.config.init != "dot":
             bound = 1 / math.sqrt(module.queries.shape[-1])
             init.uniform_(module.queries, -bound, bound)
-        if isinstance(module, (MultiModalProjector, SpatialAttentionPooling)):
-            for linear in module.modules():
-                if isinstance(linear, nn.Linear):
-                    bound = 1 / math.sqrt(linear.in_features)
-                    init.uniform_(linear.weight, -bound, bound)
-                    init.uniform_(linear.bias, -bound, bound)
 
 
 class SaccadeModel(SaccadePreTrainedModel):
@@ -70,8 +64,8 @@ class SaccadeModel(SaccadePreTrainedModel):
         config.check()
         vision_dim, text_dim = config.vision_config.hidden_size, config.text_config.hidden_size
         self.vision_tower = build_vision_tower(config.vision_config, config.vision)
-        self.compressor = build_compressor(config.compressor, vision_dim)
-        self.multi_modal_projector = MultiModalProjector(config.projector, vision_dim, text_dim)
+        self.compressor = build_compressor(config.compressor, vision_dim, config.grid)
+        self.multi_modal_projector = MultiModalProjector(config.projector, config.token_dim, text_dim)
         self.language_model = AutoModel.from_config(config.text_config)
         if config.query is not None:
             if not hasattr(self.language_model, "layers"):
@@ -83,6 +77,19 @@ class SaccadeModel(SaccadePreTrainedModel):
                     layer.register_forward_pre_hook(rewrite_queries, with_kwargs=True)
                 layer.register_forward_pre_hook(drop_call, with_kwargs=True)
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialize compressor and projector as torch does.
+
+        Layer by layer, because transformers passes over modules that have no parameter of their own.
+        """
+        super()._init_weights(module)
+        ours = (*self.compressor.modules(), *self.multi_modal_projector.modules())
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and module in ours:
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            init.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                init.uniform_(module.bias, -bound, bound)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the decoder's token embeddings."""

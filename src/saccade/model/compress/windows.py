@@ -1,15 +1,11 @@
-"""Compressors: patches of a view `[views, patches, dim]` to visual tokens `[views, tokens, dim]`.
-
-Every compressor is a module built from its config and called on patches; a further kind is one class and one line in
-`build_compressor`.
-"""
+"""Compressors that regroup, weigh or select the patches of a view where they stand."""
 
 import math
 
 import torch
 from torch import nn
 
-from saccade.config import AverageConfig, IdentityConfig, SapConfig
+from saccade.config import AverageConfig, CropConfig, LdpV2Config, PixelShuffleConfig, SapConfig
 
 
 def to_windows(patches: torch.Tensor, window: int) -> torch.Tensor:
@@ -50,22 +46,45 @@ class SpatialAttentionPooling(nn.Module):
         return (self.weights(windows).unsqueeze(-2) @ windows).squeeze(-2)
 
 
+class PixelShuffle(nn.Module):
+    """Each window's patches become one wide token (Flash-VL, Eq. 1)."""
+
+    def __init__(self, config: PixelShuffleConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Regroup `[views, patches, dim]` to `[views, tokens, dim * window * window]`."""
+        window, (views, count, dim) = self.config.window, patches.shape
+        side = math.isqrt(count) // window
+        grid = patches.view(views, side, window, side, window, dim)  # b h p1 w p2 c
+        tokens = (1, 3) if self.config.order == "row_major" else (3, 1)
+        channels = {"p1p2c": (2, 4, 5), "p2p1c": (4, 2, 5), "cp1p2": (5, 2, 4)}[self.config.channels]
+        return grid.permute(0, *tokens, *channels).reshape(views, side * side, window * window * dim)
+
+
+class Crop(nn.Module):
+    """The inner patches of a view, row-major (Flash-VL, implicit semantic stitching)."""
+
+    def __init__(self, config: CropConfig) -> None:
+        super().__init__()
+        self.margin = config.margin
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Take `[views, tokens, dim]` out of `[views, patches, dim]`."""
+        side = math.isqrt(patches.shape[1])
+        inner = slice(self.margin, side - self.margin)
+        grid = patches.view(-1, side, side, patches.shape[-1])
+        return grid[:, inner, inner].flatten(1, 2)
+
+
 class AveragePooling(nn.Module):
     """Each window becomes the mean of its patches."""
 
-    def __init__(self, config: AverageConfig) -> None:
+    def __init__(self, config: AverageConfig | LdpV2Config) -> None:
         super().__init__()
         self.window = config.window
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Pool `[views, patches, dim]` to `[views, tokens, dim]`."""
         return to_windows(patches, self.window).mean(dim=-2)
-
-
-def build_compressor(config: SapConfig | AverageConfig | IdentityConfig, dim: int) -> nn.Module:
-    """Build the compressor that `config` describes for patches of width `dim`."""
-    if isinstance(config, SapConfig):
-        return SpatialAttentionPooling(config, dim)
-    if isinstance(config, AverageConfig):
-        return AveragePooling(config)
-    return nn.Identity()
