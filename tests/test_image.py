@@ -226,7 +226,9 @@ class TestViews:
 
     def test_a_square_beyond_the_limit_is_not_made(self) -> None:
         config = ImageConfig(side=8, fit="pad", max_pixels=899)
-        with pytest.raises(ImageError, match=r"30 x 3 pixels would .* 899 pixels, the limit image.max_pixels"):
+        with pytest.raises(
+            ImageError, match=r"30 x 3 pixels would be padded to 30 x 30, more than 899 pixels, the limit"
+        ):
             to_views(Image.new("RGB", (30, 3)), config)
         assert to_views(Image.new("RGB", (29, 3)), config).shape == (1, 3, 8, 8)
 
@@ -259,6 +261,30 @@ class TestNormalized:
     def test_refused(self, pixels: NDArray[Any]) -> None:
         with pytest.raises(ImageError, match="views must be uint8"):
             normalize(pixels, ImageConfig(side=2))
+
+
+class TestLibrary:
+    """Pixels of transformers' own processors on Pillow, equal to the last bit."""
+
+    @pytest.mark.parametrize("size", [(700, 433), (200, 512), (512, 512)])
+    def test_the_whole_picture_bilinear(self, size: tuple[int, int]) -> None:
+        module = pytest.importorskip("transformers.models.siglip.image_processing_pil_siglip")
+        config = presets.flashvl_static().image
+        theirs = module.SiglipImageProcessorPil(size={"height": 512, "width": 512}, resample=2)
+        expected = theirs(picture(*size), return_tensors="np")["pixel_values"]
+        assert np.array_equal(normalize(to_views(picture(*size), config), config), expected)
+
+    def test_views_of_the_right_size_are_only_normalized(self) -> None:
+        module = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
+        config = presets.flashvl_iss().image
+        side = config.side
+        theirs = module.CLIPImageProcessorPil(
+            size={"shortest_edge": side}, crop_size={"height": side, "width": side}, resample=3
+        )
+        views = to_views(picture(900, 500), config)
+        expected = theirs([Image.fromarray(view.transpose(1, 2, 0)) for view in views], return_tensors="np")
+        assert len(views) == 3
+        assert np.array_equal(normalize(views, config), expected["pixel_values"])
 
 
 # Which of the six pictures that the reference stored a preset makes.

@@ -21,11 +21,12 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs, Proc
 
 from saccade.config import ImageConfig, PromptConfig, SaccadeConfig, to_part
 from saccade.errors import ConfigError, ImageError, PlaceholderMismatchError
-from saccade.image.geometry import num_image_tokens, num_views
+from saccade.image.geometry import num_image_tokens, num_views, view_rows
 from saccade.image.transform import ImageSource, normalize, open_image, to_views
 from saccade.prompt.encode import special_tokens
 from saccade.prompt.jinja import chat_template as jinja_template
 from saccade.prompt.recover import roles_from_ids
+from saccade.prompt.render import Segment, picture_segments
 
 
 class SaccadeImageProcessor(BaseImageProcessor):
@@ -34,8 +35,7 @@ class SaccadeImageProcessor(BaseImageProcessor):
     Args:
         side: Side of a view in pixels.
         tokens_per_view: Visual tokens of one view.
-        layout, fit, tiles_per_side, thumbnail_fit, resample, mean, std, pad_value, max_pixels: As in `ImageConfig`.
-        **kwargs: What transformers keeps beside them in a saved file.
+        **kwargs: The other fields of `ImageConfig`, and what transformers keeps beside them in a saved file.
 
     Raises:
         ConfigError: when a value is not valid.
@@ -43,28 +43,13 @@ class SaccadeImageProcessor(BaseImageProcessor):
 
     model_input_names = ["pixel_values"]  # noqa: RUF012
 
-    def __init__(
-        self,
-        side: int,
-        tokens_per_view: int,
-        layout: str = "single",
-        fit: str = "squash",
-        tiles_per_side: int = 1,
-        thumbnail_fit: str = "squash",
-        resample: str = "bicubic",
-        mean: Sequence[float] = (0.5, 0.5, 0.5),
-        std: Sequence[float] = (0.5, 0.5, 0.5),
-        pad_value: int = 127,
-        max_pixels: int = 178_956_970,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, side: int, tokens_per_view: int, **kwargs: Any) -> None:
+        given = {name: kwargs.pop(name) for name in ImageConfig.model_fields if name in kwargs}
         super().__init__(**kwargs)
-        self.side, self.tokens_per_view = side, tokens_per_view
-        self.layout, self.fit, self.resample = layout, fit, resample
-        self.tiles_per_side, self.thumbnail_fit = tiles_per_side, thumbnail_fit
-        self.mean, self.std, self.pad_value = list(mean), list(std), pad_value
-        self.max_pixels = max_pixels
-        self.config  # noqa: B018
+        self.tokens_per_view = tokens_per_view
+        config = to_part("the image processor", ImageConfig, {"side": side, **given})
+        for name, value in config.model_dump(mode="json").items():
+            setattr(self, name, value)
 
     @property
     def config(self) -> ImageConfig:
@@ -80,7 +65,7 @@ class SaccadeImageProcessor(BaseImageProcessor):
         """Open pictures, keeping how they are nested; an address or a data URI is fetched first."""
         if isinstance(image_url_or_urls, list | tuple):
             return [self.fetch_images(source) for source in image_url_or_urls]
-        return open_image(_fetched(image_url_or_urls), self.max_pixels)
+        return open_image(_fetched(image_url_or_urls), self.config.max_pixels)
 
     def __call__(  # type: ignore[override]
         self, images: Any, return_tensors: str | None = None
@@ -92,7 +77,8 @@ class SaccadeImageProcessor(BaseImageProcessor):
             return_tensors: "pt", "np" or None for lists of arrays.
 
         Returns:
-            `pixel_values` `[views of all pictures, 3, side, side]`, float32, and `num_views`, one per picture.
+            `pixel_values` `[views of all pictures, 3, side, side]`, float32, and for every picture `num_views` and
+            `image_sizes`, its height and width in pixels.
 
         Raises:
             ImageError: when there is no picture, or one cannot be read.
@@ -102,7 +88,11 @@ class SaccadeImageProcessor(BaseImageProcessor):
             raise ImageError("there is no picture in the list: give at least one")
         views = [to_views(image, self.config) for image in opened]
         pixels = normalize(np.concatenate(views), self.config)
-        return BatchFeature({"pixel_values": pixels, "num_views": [len(v) for v in views]}, tensor_type=return_tensors)
+        counted = {
+            "num_views": [len(v) for v in views],
+            "image_sizes": [(image.height, image.width) for image in opened],
+        }
+        return BatchFeature({"pixel_values": pixels, **counted}, tensor_type=return_tensors)
 
 
 class SaccadeProcessorKwargs(ProcessingKwargs, total=False):
@@ -158,15 +148,23 @@ class SaccadeProcessor(ProcessorMixin):
             chat_template = jinja_template(self.prompt, special_tokens(tokenizer).values())
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
+    def picture_segments(self, width: int, height: int) -> list[Segment]:
+        """Return what stands in a prompt for a picture of `width` x `height` pixels."""
+        pictures = self.image_processor
+        return picture_segments(view_rows(width, height, pictures.config), pictures.tokens_per_view, self.prompt)
+
     def replace_image_token(self, image_inputs: Any, image_idx: int, **_: Any) -> str:
-        """Return what stands in a prompt for the picture at `image_idx`: one placeholder per visual token."""
-        count: int = self.image_processor.tokens_per_view * int(image_inputs["num_views"][image_idx])
-        return self.image_token * count
+        """Return what stands in a prompt for the picture at `image_idx`, with one placeholder per visual token."""
+        height, width = map(int, image_inputs["image_sizes"][image_idx])
+        return "".join(segment.text * segment.count for segment in self.picture_segments(width, height))
 
     def _get_num_multimodal_tokens(
         self, image_sizes: Sequence[Sequence[int]] | None = None, **_: Any
     ) -> MultiModalData:
-        """Count the visual tokens and views of pictures given as (height, width); read by serving engines."""
+        """Count the visual tokens and views of pictures given as (height, width); read by serving engines.
+
+        The template's texts around tiles are no visual tokens and are not counted.
+        """
         if image_sizes is None:
             return MultiModalData()
         config = self.image_processor.config
@@ -206,7 +204,7 @@ class SaccadeProcessor(ProcessorMixin):
     @property
     def unused_input_names(self) -> list[str]:
         """What the image processor returns for counting only."""
-        return ["num_views"]
+        return ["num_views", "image_sizes"]
 
     @property
     def model_input_names(self) -> list[str]:

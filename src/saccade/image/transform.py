@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from saccade.config import ImageConfig
 from saccade.errors import ImageError, SaccadeWarning
-from saccade.image.geometry import views
+from saccade.image.geometry import PixelBox, views
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
@@ -79,20 +79,21 @@ def to_views(image: Image.Image, config: ImageConfig) -> NDArray[np.uint8]:
     """Cut and resize an RGB picture into its views.
 
     Resizing works on uint8 with Pillow's antialiased filters, which is what the published models were trained on. Tiles
-    are cut out of one resized picture, so a filter's support reaches across their borders.
+    are cut out of one resized picture, so a filter's support reaches across their borders; the frame of
+    `ImageConfig.margin` is laid around it after that, with a sharp edge.
 
     Returns:
         `[views, 3, side, side]`, uint8.
 
     Raises:
-        ImageError: when the picture is not RGB, or too long and narrow to be padded to a square.
+        ImageError: when the picture is not RGB, or too long and narrow to be padded.
     """
     if image.mode != "RGB":
         raise ImageError(f"the picture has mode {image.mode}, views are made from RGB: pass it through open_image")
     cut = views(*image.size, config)
     sources = {(view.region, view.size) for view in cut}
     resized = {(region, size): _resized(image, region, size, config) for region, size in sources}
-    shown = [resized[view.region, view.size].crop(view.crop) for view in cut]
+    shown = [_window(resized[view.region, view.size], view.crop, config.pad_value) for view in cut]
     return np.stack([np.asarray(view, dtype=np.uint8).transpose(2, 0, 1) for view in shown])
 
 
@@ -206,9 +207,7 @@ def _from_16_bit(image: Image.Image, name: str) -> Image.Image:
     return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
 
 
-def _resized(
-    image: Image.Image, region: tuple[int, int, int, int], size: tuple[int, int], config: ImageConfig
-) -> Image.Image:
+def _resized(image: Image.Image, region: PixelBox, size: tuple[int, int], config: ImageConfig) -> Image.Image:
     """Resize a region of a picture, gray where it reaches beyond the picture.
 
     Raises:
@@ -218,11 +217,17 @@ def _resized(
     if region != (0, 0, *image.size):
         if (right - left) * (bottom - top) > config.max_pixels:
             raise ImageError(
-                f"the picture of {image.width} x {image.height} pixels would be padded to a square of more than "
-                f"{config.max_pixels} pixels, the limit image.max_pixels: cut it to a less extreme shape"
+                f"the picture of {image.width} x {image.height} pixels would be padded to {right - left} x "
+                f"{bottom - top}, more than {config.max_pixels} pixels, the limit image.max_pixels: cut it to a less "
+                "extreme shape"
             )
-        gray = (config.pad_value,) * 3
-        canvas = Image.new("RGB", (right - left, bottom - top), gray)
-        canvas.paste(image, (-left, -top))
-        image = canvas
+        image = _window(image, region, config.pad_value)
     return image.resize(size, _RESAMPLE[config.resample])
+
+
+def _window(image: Image.Image, box: PixelBox, gray: int) -> Image.Image:
+    """Cut a box out of an RGB picture, gray where it reaches beyond the picture."""
+    left, top, right, bottom = box
+    window = Image.new("RGB", (right - left, bottom - top), (gray,) * 3)
+    window.paste(image, (-left, -top))
+    return window
