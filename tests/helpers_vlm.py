@@ -44,6 +44,7 @@ def tiny_config(**changes: object) -> SaccadeConfig:
             num_hidden_layers=3,
             num_attention_heads=4,
             max_position_embeddings=400,
+            eos_token_id=258,
             rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
         ),
         "compressor": SapConfig(window=2),
@@ -63,6 +64,7 @@ def tiny_vlm(seed: int = 0, **changes: object) -> VLM:
     torch.manual_seed(seed)
     config = tiny_config(**changes)
     model = SaccadeForConditionalGeneration(config)
+    torch.manual_seed(seed)  # whatever building has drawn
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:

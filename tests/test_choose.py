@@ -32,7 +32,7 @@ def read_alone(vlm: VLM, image: Any, question: str, option: str) -> float:
     pictures = [] if image is None else [vlm.encode(image)]
     talk = Conversation().ask(question, pictures).reply(option)
     segments = render_chat(parse_messages(talk.messages), vlm.processor.prompt, generate=False)
-    row = encode(segments, vlm.processor.tokenizer, [shown.num_tokens for shown in pictures])
+    row = encode(segments, vlm.processor.tokenizer, [vlm.processor.picture_segments(*p.size) for p in pictures])
     ids = torch.tensor([row.input_ids])
     features = {"image_features": pictures[0].patches} if pictures else {}
     with torch.no_grad():

@@ -11,7 +11,7 @@ from saccade.config import ImageConfig
 from saccade.data.collate import Sample, collate
 from saccade.errors import DataError, PlaceholderMismatchError
 from saccade.image import normalize
-from saccade.prompt import Encoded, Turn, encode, render_chat
+from saccade.prompt import Encoded, Turn, encode, picture_segments, render_chat
 from saccade.prompt.encode import IGNORE
 from saccade.roles import IMAGE, TEXT, query_role
 from tokenizers_for_tests import PLAIN_TEXT, tokenizer
@@ -26,7 +26,8 @@ def encoded(*questions: tuple[str, int], answer: str | None = None) -> Encoded:
         turns += [Turn("user", text, images), Turn("assistant", answer or "yes")]
     generate = answer is None
     segments = render_chat(turns[:-1] if generate else turns, PLAIN_TEXT, generate=generate)
-    return encode(segments, tokenizer(), [TOKENS] * sum(images for _, images in questions))
+    view = picture_segments((1,), TOKENS, PLAIN_TEXT)
+    return encode(segments, tokenizer(), [view] * sum(images for _, images in questions))
 
 
 def pixels(seed: int, views: int = 1) -> NDArray[np.uint8]:

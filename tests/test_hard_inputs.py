@@ -183,7 +183,7 @@ def test_typed_placeholders_stay_text(vlm: VLM, folder: Path, text: str, tmp_pat
     content = [{"type": "image", "image": image}, {"type": "text", "text": text}]
     message = {"role": "user", "content": content}
     segments = render_chat(parse_messages([message]), vlm.processor.prompt, generate=True)
-    asked = encode(segments, vlm.processor.tokenizer, [config.tokens_per_view])
+    asked = encode(segments, vlm.processor.tokenizer, [vlm.processor.picture_segments(*image.size)])
     string = vlm.processor.apply_chat_template([message], add_generation_prompt=True, tokenize=True, return_dict=True)
     end = vlm.processor.tokenizer.eos_token_id
     for ids in (asked.input_ids, list(string["input_ids"][0])):

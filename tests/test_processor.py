@@ -20,10 +20,24 @@ from saccade.image import normalize, open_image, to_views
 from saccade.image.processor import SaccadeImageProcessor, SaccadeProcessor, build_processor
 from saccade.prompt import Encoded, Turn, chat_template, encode, parse_messages, render_chat
 from saccade.prompt.encode import IGNORE
-from tokenizers_for_tests import CHAT_MARKUP, PLAIN_TEXT, SPECIALS, TEMPLATES, UNUSUAL, WITHOUT_QUERIES, tokenizer
+from saccade.roles import IMAGE
+from tokenizers_for_tests import (
+    CHAT_MARKUP,
+    CHATML_TILES,
+    PLAIN_TEXT,
+    SPECIALS,
+    TEMPLATES,
+    UNUSUAL,
+    WITHOUT_QUERIES,
+    tokenizer,
+)
 
 SIDE, TOKENS = 10, 6
 TILES: dict[str, Any] = {"layout": "tiles", "fit": "pad", "tiles_per_side": 2}
+DYNAMIC: dict[str, Any] = {
+    "layout": "dynamic", "max_tiles": 3, "grid_side": 8, "thumbnail": False, "thumbnail_fit": "pad", "margin": 2,
+}  # fmt: skip
+CUT: dict[str, Any] = {"layout": "dynamic", "max_tiles": 4, "grid_side": 16}
 MAX_PIXELS = 10_000
 
 EXACT_MASKS = pytest.mark.skipif(
@@ -55,21 +69,34 @@ def escaped(text: str) -> str:
     return text
 
 
-def native(messages: list[dict[str, Any]], prompt: PromptConfig, *, generate: bool, views: int = 1) -> Encoded:
+def native(messages: list[dict[str, Any]], ours: SaccadeProcessor, *, generate: bool) -> Encoded:
     """Encode without transformers, with the text as the Jinja template escapes it."""
     turns = [Turn(turn.role, escaped(turn.text), turn.images) for turn in parse_messages(messages)]
-    pictures = sum(turn.images for turn in turns)
-    return encode(render_chat(turns, prompt, generate=generate), tokenizer(), [views * TOKENS] * pictures)
+    parts = [part for message in messages if isinstance(message["content"], list) for part in message["content"]]
+    pictures = [ours.picture_segments(*part["image"].size) for part in parts if part["type"] == "image"]
+    return encode(render_chat(turns, ours.prompt, generate=generate), tokenizer(), pictures)
 
 
 def random_messages(rng: random.Random) -> list[dict[str, Any]]:
-    words = ("Who ", "is", " there?\n", "<image>", "</s>USER: ", "三角形", '"', "\\n", "{{ x }}", "{% raw %}")
+    words = (
+        "Who ",
+        "is",
+        " there?\n",
+        "<image>",
+        "</s>USER: ",
+        "三角形",
+        '"',
+        "\\n",
+        "{{ x }}",
+        "{% raw %}",
+        "[PLACEHOLDER_1]",
+    )
     messages: list[dict[str, Any]] = []
     if rng.random() < 0.3:
-        messages.append({"role": "system", "content": "Be brief, <learnable>."})
+        messages.append({"role": "system", "content": rng.choice(("Be brief, <learnable>.", ""))})
     for _ in range(rng.randint(1, 3)):
         text = "".join(rng.choices(words, k=rng.randint(1, 5)))
-        parts: list[dict[str, Any]] = [{"type": "image", "image": photo(n)} for n in range(rng.choice((0, 1, 2)))]
+        parts: list[dict[str, Any]] = [{"type": "image", "image": photo(n)} for n in rng.choice(((), (0,), (9, 1)))]
         parts.insert(rng.randint(0, len(parts)), {"type": "text", "text": text})
         messages.append({"role": "user", "content": rng.choice((text, parts))})
         messages.append({"role": "assistant", "content": "".join(rng.choices(words, k=rng.randint(0, 3)))})
@@ -87,11 +114,12 @@ VARIANTS = (
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_chat_template_gives_what_rendering_gives(name: str, variant: dict[str, Any]) -> None:
     prompt = TEMPLATES[name].model_copy(update=variant)
-    ours, rng = processor(prompt), random.Random(f"{name} {variant}")
-    for _ in range(12):
+    rng = random.Random(f"{name} {variant}")
+    for n in range(12):
+        ours = processor(prompt, **({}, TILES, CUT)[n % 3])
         messages, generate = random_messages(rng), rng.random() < 0.5
         messages = messages[:-1] if generate else messages
-        expected = native(messages, prompt, generate=generate)
+        expected = native(messages, ours, generate=generate)
         out = ours.apply_chat_template(
             copy.deepcopy(messages), tokenize=True, return_dict=True, add_generation_prompt=generate
         )
@@ -101,9 +129,10 @@ def test_the_chat_template_gives_what_rendering_gives(name: str, variant: dict[s
 
 
 @EXACT_MASKS
+@pytest.mark.parametrize("prompt", [PLAIN_TEXT, CHATML_TILES], ids=["plain text", "chatml tiles"])
 @pytest.mark.parametrize("pictures", [0, 1])
-def test_the_generation_block_is_what_is_trained(pictures: int) -> None:
-    ours = processor(PLAIN_TEXT)
+def test_the_generation_block_is_what_is_trained(pictures: int, prompt: PromptConfig) -> None:
+    ours = processor(prompt, **CUT)
     parts = [{"type": "image", "image": photo()}] * pictures
     messages = [
         {"role": "user", "content": [*parts, {"type": "text", "text": "One?"}]},
@@ -111,14 +140,14 @@ def test_the_generation_block_is_what_is_trained(pictures: int) -> None:
         {"role": "user", "content": "Two?"},
         {"role": "assistant", "content": "Blue"},
     ]
-    expected = native(messages, PLAIN_TEXT, generate=False)
+    expected = native(messages, ours, generate=False)
     out = ours.apply_chat_template(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
     assert [bool(mask) for mask in out["assistant_masks"][0]] == [label != IGNORE for label in expected.labels]
 
 
-@pytest.mark.parametrize(("fields", "count"), [({}, 1), (TILES, 5)], ids=["single", "tiles"])
+@pytest.mark.parametrize("fields", [{}, TILES, CUT], ids=["single", "tiles", "dynamic"])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_padded_batch_is_the_collated_batch(side: str, fields: dict[str, Any], count: int) -> None:
+def test_a_padded_batch_is_the_collated_batch(side: str, fields: dict[str, Any]) -> None:
     ours, pictures = processor(**fields), [photo(0), photo(1), photo(2)]
 
     def content(text: str, *images: Image.Image) -> list[dict[str, Any]]:
@@ -140,7 +169,7 @@ def test_a_padded_batch_is_the_collated_batch(side: str, fields: dict[str, Any],
     image = ImageConfig(side=SIDE, **fields)
     views = [to_views(open_image(p, MAX_PIXELS), image) for p in pictures]
     samples = [
-        Sample(native(conversation, PLAIN_TEXT, generate=True, views=count), own)
+        Sample(native(conversation, ours, generate=True), own)
         for conversation, own in zip(conversations, (views[0], None, np.concatenate([views[1], views[2]])), strict=True)
     ]
     expected = collate(
@@ -155,6 +184,21 @@ def test_a_padded_batch_is_the_collated_batch(side: str, fields: dict[str, Any],
     assert set(out) == set(ours.model_input_names) == set(expected) - {"view_index", "query_positions"}
     for name in out:
         assert torch.equal(out[name], expected[name]), name
+
+
+def test_tiles_in_a_string() -> None:
+    """A thumbnail, then two rows of one tile; the texts around them are no visual tokens."""
+    ours, image = processor(CHATML_TILES, **CUT), photo(9)
+    messages = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "Hi"}]}]
+    out = ours.apply_chat_template(messages, tokenize=True, return_dict=True)
+    view, tile = "<image>" * TOKENS, "[PLACEHOLDER_0]" + "<image>" * TOKENS + "[PLACEHOLDER_1]"
+    queries = "<learnable>" * CHATML_TILES.num_queries
+    assert tokenizer().decode(out["input_ids"][0]) == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        f"<|im_start|>user\n{view}{tile}\n{tile}\nHi{queries}<|im_end|>\n"
+    )
+    counts = ours._get_num_multimodal_tokens(image_sizes=[(image.height, image.width)])
+    assert counts.num_image_tokens == [3 * TOKENS] == [list(out["mm_token_type_ids"][0]).count(IMAGE)]
 
 
 def test_a_prompt_without_a_picture() -> None:
@@ -198,6 +242,14 @@ class TestCounts:
         assert counts.num_image_patches == [views] * 2
         assert ours.image_processor.num_image_tokens(21, 13) == views * TOKENS
         assert "num_image_tokens" not in ours._get_num_multimodal_tokens()
+
+    def test_known_by_the_size_of_each_picture(self) -> None:
+        ours, sizes = processor(**DYNAMIC), [(13, 40), (40, 13), (8, 8), (20, 19)]
+        counts = ours._get_num_multimodal_tokens(image_sizes=sizes)
+        out = ours.image_processor([Image.new("RGB", size[::-1]) for size in sizes])
+        assert counts.num_image_patches == out["num_views"] == [3, 3, 1, 2]
+        assert counts.num_image_tokens == [3 * TOKENS, 3 * TOKENS, TOKENS, 2 * TOKENS]
+        assert len(out["pixel_values"]) == 9
 
     @pytest.mark.parametrize("count", [0, 2])
     def test_a_picture_per_placeholder(self, count: int) -> None:
@@ -252,6 +304,7 @@ class TestPictures:
             ({"std": (1.0,)}, "std.1: Field required .*"),
             ({"side": 0}, r"side: Input should be greater than 0 \(got 0\)"),
             ({"layout": "tiles"}, "image.layout 'tiles' .* cuts nothing: set tiles_per_side to 2 or more"),
+            ({"margin": 5}, "image.margin 5 on both sides leaves nothing of image.side 10: keep it below half"),
         ],
     )
     def test_settings_are_checked(self, field: dict[str, Any], problem: str) -> None:
@@ -283,8 +336,10 @@ class TestSaved:
         assert first["mm_token_type_ids"] == second["mm_token_type_ids"]
         assert np.array_equal(first["pixel_values"], second["pixel_values"])
 
-    def test_the_image_processor_comes_back(self, tmp_path: Path) -> None:
-        ours = processor(resample="bilinear").image_processor
+    @pytest.mark.parametrize("fields", [{"resample": "bilinear"}, DYNAMIC, DYNAMIC | {"grid_side": None}], ids=str)
+    def test_the_image_processor_comes_back(self, fields: dict[str, Any], tmp_path: Path) -> None:
+        ours = processor(**fields).image_processor
+        assert fields.items() <= ours.config.model_dump().items()
         ours.save_pretrained(tmp_path)
         assert (tmp_path / "preprocessor_config.json").is_file()
         loaded = SaccadeImageProcessor.from_pretrained(tmp_path)

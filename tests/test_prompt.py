@@ -7,15 +7,36 @@ from typing import Any
 import pytest
 
 from saccade.config import PromptConfig
-from saccade.errors import PlaceholderMismatchError, PromptError
-from saccade.prompt import Encoded, Segment, Turn, encode, parse_messages, render_chat, render_plain, roles_from_ids
+from saccade.errors import ConfigError, PlaceholderMismatchError, PromptError
+from saccade.prompt import (
+    Encoded,
+    Segment,
+    Turn,
+    encode,
+    parse_messages,
+    picture_segments,
+    render_chat,
+    render_plain,
+    roles_from_ids,
+)
 from saccade.prompt.encode import IGNORE
 from saccade.roles import IMAGE, TEXT, instruction_role, query_role
-from tokenizers_for_tests import CHAT_MARKUP, PLAIN_TEXT, SPECIALS, TEMPLATES, UNUSUAL, WITHOUT_QUERIES, tokenizer
+from tokenizers_for_tests import (
+    CHAT_MARKUP,
+    PLAIN_TEXT,
+    SPECIALS,
+    SYSTEM_TURN,
+    TEMPLATES,
+    UNUSUAL,
+    WITHOUT_QUERIES,
+    qwen_tokenizer,
+    tokenizer,
+)
 
 WORDS = (
     "What", " color", " is", " the", " circle", "?", "\n", " ", "  ", "\t", ".", "Über", "三角形", "é", "👁", "USER: ",
     "ASSISTANT:", "</s>USER: ", " <image>", "<learnable>", "<|im_end|>\n<|im_start|>user\n", "Q — ", "2", "'s",
+    "[PLACEHOLDER_1]", "[PLACEHOLDER_0]", ">", "e\u0301", "\n\n",
 )  # fmt: skip
 VARIANTS = (
     {},
@@ -25,7 +46,11 @@ VARIANTS = (
     {"query_without_image": "token"},
     {"history_instruction": "first"},
     {"history_instruction": "first", "query_without_image": "token", "blank_before_query": True},
+    {"view_start": "<", "view_end": ">", "image_suffix": "", "query_without_image": "queries"},
+    {"view_end": ";\n", "row_separator": "---"},
 )
+# The whole picture, with tiles in rows or without, and tiles alone.
+ARRANGEMENTS = ((1,), (1,), (1, 2, 2), (1, 3), (0, 1, 1), (0, 2))
 
 
 def said(encoded: Encoded, role: int) -> str:
@@ -36,9 +61,13 @@ def trained(encoded: Encoded) -> str:
     return tokenizer().decode([label for label in encoded.labels if label != IGNORE])
 
 
+def whole(tokens: int) -> list[Segment]:
+    return picture_segments((1,), tokens, PLAIN_TEXT)
+
+
 def chat(*turns: Turn, config: PromptConfig = PLAIN_TEXT, generate: bool = True, tokens: int = 4) -> Encoded:
     pictures = sum(turn.images for turn in turns)
-    return encode(render_chat(turns, config, generate=generate), tokenizer(), [tokens] * pictures)
+    return encode(render_chat(turns, config, generate=generate), tokenizer(), [whole(tokens)] * pictures)
 
 
 def user(text: str = "What color?", images: int = 0) -> Turn:
@@ -65,9 +94,10 @@ class TestMessages:
         )
         assert turns == [user("Compare\nwith this", 2), assistant("Same"), user("", 1)]
 
-    def test_the_system_message_precedes_the_first_question(self) -> None:
-        turns = parse_messages([{"role": "system", "content": "Be brief."}, {"role": "user", "content": picture("Hi")}])
-        assert turns == [user("Be brief.\n\nHi", 1)]
+    @pytest.mark.parametrize("said", ["Be brief.", ""])
+    def test_a_system_message_is_a_turn(self, said: str) -> None:
+        turns = parse_messages([{"role": "system", "content": said}, {"role": "user", "content": picture("Hi")}])
+        assert turns == [Turn("system", said), user("Hi", 1)]
 
     @pytest.mark.parametrize(
         ("messages", "complaint"),
@@ -87,6 +117,7 @@ class TestMessages:
                 "message 2 is of the system",
             ),
             ([{"role": "user", "content": " \n"}], "message 0 \\(user\\) is empty"),
+            ([{"role": "system", "content": ""}, {"role": "user", "content": ""}], "message 1 \\(user\\) is empty"),
             ([{"role": "user", "content": []}], "message 0 \\(user\\) is empty"),
             ([{"role": "user", "content": None}], "no content"),
             ([{"role": "user", "content": [{"type": "video"}]}], "neither a picture nor a text"),
@@ -120,6 +151,40 @@ class TestRenderedText:
         assert self.text(render_chat(turns, PLAIN_TEXT, generate=True)) == (
             f"{PLAIN_TEXT.system}USER: <image>\nHow many?{queries} ASSISTANT: Two</s>USER: Sure?{queries} ASSISTANT:"
         )
+
+    @pytest.mark.parametrize(("said", "before"), [("Be brief.", "Be brief.\n\n"), ("", "")])
+    def test_a_system_message_precedes_the_first_question(self, said: str, before: str) -> None:
+        turns = [Turn("system", said), user("Two?", 1), assistant("Red"), user("Sure?")]
+        without = self.text(render_chat(turns[1:], PLAIN_TEXT, generate=True))
+        assert without.startswith(PLAIN_TEXT.system)
+        assert self.text(render_chat(turns, PLAIN_TEXT, generate=True)) == without.replace("Two?", f"{before}Two?")
+
+    @pytest.mark.parametrize(("said", "text"), [(None, "Be kind."), ("Be brief.", "Be brief."), ("", "")])
+    def test_a_system_message_takes_the_turn(self, said: str | None, text: str) -> None:
+        turns = [Turn("system", said)] if said is not None else []
+        segments = render_chat([*turns, user("Hi"), assistant("Yo")], SYSTEM_TURN, generate=False)
+        assert self.text(segments) == f"SYSTEM: {text}\n\nUSER: Hi ASSISTANT: Yo</s>\n"
+
+    def test_a_system_turn_needs_a_text(self) -> None:
+        config = SYSTEM_TURN.model_copy(update={"system": ""})
+        assert self.text(render_chat([user("Hi")], config, generate=True)) == "USER: Hi ASSISTANT:"
+
+    @pytest.mark.parametrize("fields", [{"system_start": "<"}, {"system_end": ">"}], ids=str)
+    def test_half_a_system_turn(self, fields: dict[str, str]) -> None:
+        with pytest.raises(ConfigError, match="give both or neither"):
+            PromptConfig(**fields)
+
+    @pytest.mark.parametrize(
+        ("rows", "text"),
+        [((1,), "II"), ((1, 2, 2), "II<II><II>/<II><II>"), ((0, 1, 1), "<II>/<II>"), ((0, 3), "<II><II><II>")],
+        ids=str,
+    )
+    def test_texts_stand_around_tiles(self, rows: tuple[int, ...], text: str) -> None:
+        config = PromptConfig(image_token="I", view_start="<", view_end=">", row_separator="/")
+        segments = picture_segments(rows, 2, config)
+        assert self.text(segments) == text
+        assert sum(segment.count for segment in segments if segment.role == IMAGE) == 2 * sum(rows)
+        assert not any(segment.trained for segment in segments)
 
     def test_the_blank_before_the_queries(self) -> None:
         config = PLAIN_TEXT.model_copy(update={"blank_before_query": True})
@@ -217,7 +282,7 @@ class TestEncoded:
 
     def test_plain(self) -> None:
         config = PLAIN_TEXT.model_copy(update={"plain_instruction_skips": 1})
-        encoded = encode(render_plain("The circle is red.", config), tokenizer(), [4])
+        encoded = encode(render_plain("The circle is red.", config), tokenizer(), [whole(4)])
         caption = tokenizer()("The circle is red.")["input_ids"]
         newline = tokenizer().convert_tokens_to_ids("Ċ")
         assert encoded.labels == [IGNORE] * 4 + caption + [IGNORE] * 9 + [newline]
@@ -225,15 +290,15 @@ class TestEncoded:
 
     def test_pictures_of_different_size(self) -> None:
         segments = render_chat([user("Same?", 2)], PLAIN_TEXT, generate=True)
-        encoded = encode(segments, tokenizer(), [2, 5])
+        encoded = encode(segments, tokenizer(), [whole(2), whole(5)])
         image = tokenizer().convert_tokens_to_ids("<image>")
         positions = [n for n, i in enumerate(encoded.input_ids) if i == image]
         assert [b - a for a, b in pairwise(positions)] == [1, 2, 1, 1, 1, 1]
 
-    @pytest.mark.parametrize("counts", [[], [4, 4]])
-    def test_a_count_per_picture(self, counts: list[int]) -> None:
-        with pytest.raises(PlaceholderMismatchError, match=f"1 pictures but token counts were given for {len(counts)}"):
-            encode(render_chat([user("x", 1)], PLAIN_TEXT, generate=True), tokenizer(), counts)
+    @pytest.mark.parametrize("count", [0, 2])
+    def test_views_for_every_picture(self, count: int) -> None:
+        with pytest.raises(PlaceholderMismatchError, match=f"1 pictures but views were given for {count}"):
+            encode(render_chat([user("x", 1)], PLAIN_TEXT, generate=True), tokenizer(), [whole(4)] * count)
 
     def test_a_placeholder_that_the_tokenizer_lacks(self) -> None:
         config = PLAIN_TEXT.model_copy(update={"query_token": "<eye>"})
@@ -252,7 +317,7 @@ class TestEncoded:
 
 
 def random_turns(rng: random.Random, *, generate: bool) -> list[Turn]:
-    turns = []
+    turns = [Turn("system", rng.choice(("", "Be brief.", "<|im_end|>\n", "三 ")))] if rng.random() < 0.3 else []
     for _ in range(rng.randint(1, 4)):
         question = "".join(rng.choices(WORDS, k=rng.randint(1, 6))) + rng.choice(("x", " ", "三"))
         images = rng.choice((0, 0, 1, 2, 3))
@@ -264,16 +329,21 @@ def random_turns(rng: random.Random, *, generate: bool) -> list[Turn]:
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_roles_are_recovered_from_ids(name: str, variant: dict[str, Any]) -> None:
-    config, pad = TEMPLATES[name].model_copy(update=variant), tokenizer().pad_token_id
-    rng = random.Random(f"{name} {variant}")
+    config = TEMPLATES[name].model_copy(update=variant)
+    words = qwen_tokenizer() if name.startswith("chatml") else tokenizer()
+    pad, rng = words.pad_token_id, random.Random(f"{name} {variant}")
     for _ in range(40):
         generate = rng.random() < 0.5
         turns = random_turns(rng, generate=generate)
-        counts = [rng.randint(1, 5) for turn in turns for _ in range(turn.images)]
-        encoded = encode(render_chat(turns, config, generate=generate), tokenizer(), counts)
+        pictures = [
+            picture_segments(rng.choice(ARRANGEMENTS), rng.randint(1, 5), config)
+            for turn in turns
+            for _ in range(turn.images)
+        ]
+        encoded = encode(render_chat(turns, config, generate=generate), words, pictures)
         left, right = [pad] * rng.choice((0, 3)), [pad] * rng.choice((0, 2))
         expected = [TEXT] * len(left) + encoded.roles + [TEXT] * len(right)
-        assert roles_from_ids(left + encoded.input_ids + right, tokenizer(), config) == expected, turns
+        assert roles_from_ids(left + encoded.input_ids + right, words, config) == expected, turns
 
 
 class TestRecovery:

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from saccade.errors import PromptError
 
-# What separates a system message from the question it is put before, and joins the text parts of one message.
-SYSTEM_SEPARATOR = "\n\n"
+# What joins the text parts of one message.
 PART_SEPARATOR = "\n"
 
 
@@ -23,7 +22,7 @@ class Turn:
         images: Pictures in the message; they stand before its text.
     """
 
-    role: Literal["user", "assistant"]
+    role: Literal["system", "user", "assistant"]
     text: str
     images: int = 0
 
@@ -35,15 +34,13 @@ def parse_messages(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
     `{"type": "text", "text": ...}` and `{"type": "image", ...}` (`image_url` counts as `image`). The pictures of a
     message come first, in their order; several texts are joined by newlines.
 
-    A system message may only come first. The system text of a template belongs to what its model was trained on, so it
-    stays; the message goes before the first question, separated by an empty line, where the model takes it as part of
-    the instruction.
+    A system message may only come first; it becomes a turn of its own (see `render_chat` for where it goes).
 
     Args:
         messages: The conversation, oldest first.
 
     Returns:
-        Turns that alternate and begin with the user.
+        Turns of user and assistant in alternation, the user first, after the system's where there is one.
 
     Raises:
         PromptError: when the conversation is empty, a role or part is unknown, roles do not alternate, a message of the
@@ -52,19 +49,16 @@ def parse_messages(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
     messages = list(messages)
     if not messages:
         raise PromptError("the conversation is empty: give at least one message of the user")
-    system = ""
+    system: list[Turn] = []
     if _role(messages[0], 0) == "system":
-        system, images = _content(messages[0], 0)
+        text, images = _content(messages[0], 0)
         if images:
             raise PromptError("message 0 (system) holds a picture: put it into the message of the user")
-        messages = messages[1:]
-        if not messages:
+        system = [Turn("system", text)]
+        if len(messages) == 1:
             raise PromptError("the conversation holds only a system message: add a message of the user")
-    first = 1 if system else 0
-    turns = [_turn(message, index + first, index) for index, message in enumerate(messages)]
-    if system:
-        turns[0] = Turn("user", system + SYSTEM_SEPARATOR + turns[0].text, turns[0].images)
-    return turns
+    first = len(system)
+    return system + [_turn(message, index + first, index) for index, message in enumerate(messages[first:])]
 
 
 def _turn(message: Mapping[str, Any], number: int, index: int) -> Turn:

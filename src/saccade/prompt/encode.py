@@ -31,7 +31,7 @@ class Encoded:
     roles: list[int] = field(default_factory=list)
 
 
-def encode(segments: Sequence[Segment], tokenizer: Any, image_tokens: Sequence[int]) -> Encoded:
+def encode(segments: Sequence[Segment], tokenizer: Any, pictures: Sequence[Sequence[Segment]]) -> Encoded:
     """Tokenize rendered segments.
 
     Text between two special tokens is tokenized as one run, so that boundaries between segments leave no trace in the
@@ -41,28 +41,20 @@ def encode(segments: Sequence[Segment], tokenizer: Any, image_tokens: Sequence[i
     Args:
         segments: From `render_chat` or `render_plain`.
         tokenizer: A tokenizer that gives character offsets (a fast one).
-        image_tokens: Visual tokens of each picture, in order.
+        pictures: What stands for each picture, in order, from `picture_segments`.
 
     Raises:
-        PlaceholderMismatchError: when `image_tokens` has not one entry per picture.
+        PlaceholderMismatchError: when `pictures` has not one entry per picture.
         PromptError: when a placeholder is not a token of the tokenizer.
     """
-    pictures = sum(segment.kind == "image" for segment in segments)
-    if pictures != len(image_tokens):
-        raise PlaceholderMismatchError(
-            f"the prompt holds {pictures} pictures but token counts were given for {len(image_tokens)}: give one each"
-        )
-    encoded, counts = Encoded(), iter(image_tokens)
-    run: list[Segment] = []
-    special = special_pattern(tokenizer)
-    for segment, is_special in _pieces(segments, special):
+    encoded, run = Encoded(), list[Segment]()
+    for segment, is_special in _pieces(_shown(segments, pictures), special_pattern(tokenizer)):
         if not is_special:
             run.append(segment)
             continue
         _flush(run, tokenizer, encoded)
         run = []
-        count = next(counts) if segment.kind == "image" else segment.count
-        _append(encoded, [token_id(segment.text, tokenizer)] * count, segment)
+        _append(encoded, [token_id(segment.text, tokenizer)] * segment.count, segment)
     _flush(run, tokenizer, encoded)
     return encoded
 
@@ -103,6 +95,32 @@ def end_token_id(tokenizer: Any, prompt: PromptConfig) -> int:
             "never stop: add the token to the tokenizer or change the template"
         )
     return token_id(special[0], tokenizer)
+
+
+def stop_token_ids(tokenizer: Any, prompt: PromptConfig, declared: int | Sequence[int] | None) -> list[int]:
+    """Return the ids at which generation stops: the one that ends an answer, then those that a model declares.
+
+    Args:
+        tokenizer: Tokenizer of the model.
+        prompt: The template.
+        declared: `eos_token_id` of the model's generation configuration.
+
+    Raises:
+        ConfigError: when the template ends answers with text that is no token of its own.
+    """
+    others = [] if declared is None else [declared] if isinstance(declared, int) else declared
+    return list(dict.fromkeys([end_token_id(tokenizer, prompt), *others]))
+
+
+def _shown(segments: Sequence[Segment], pictures: Sequence[Sequence[Segment]]) -> list[Segment]:
+    """Put what stands for each picture in its place."""
+    places = sum(segment.kind == "image" for segment in segments)
+    if places != len(pictures):
+        raise PlaceholderMismatchError(
+            f"the prompt holds {places} pictures but views were given for {len(pictures)}: give those of each"
+        )
+    remaining = iter(pictures)
+    return [part for segment in segments for part in (next(remaining) if segment.kind == "image" else (segment,))]
 
 
 def _pieces(segments: Sequence[Segment], special: re.Pattern[str]) -> Iterator[tuple[Segment, bool]]:

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable
 
 from saccade.config import PromptConfig
-from saccade.prompt.conversation import PART_SEPARATOR, SYSTEM_SEPARATOR
+from saccade.prompt.conversation import PART_SEPARATOR
+from saccade.prompt.render import SYSTEM_SEPARATOR
 
 _TEMPLATE = """\
-{%- set state = namespace(system='', turns=0, sees=false) -%}
+{%- set state = namespace(opening=OPENING, system='', turns=0, sees=false) -%}
 {%- for message in messages -%}
 {%- set said = namespace(text='', texts=0, images=0) -%}
 {%- if message['content'] is string -%}
@@ -31,14 +32,14 @@ _TEMPLATE = """\
 {{- raise_exception('a message holds a picture that is not of the user') -}}
 {%- endif -%}
 {%- if message['role'] == 'system' and loop.first -%}
-{%- set state.system = said.text ~ SYSTEM_SEPARATOR if said.text else '' -%}
+{%- set SYSTEM_MESSAGE -%}
 {%- elif message['role'] != ('assistant' if state.turns % 2 else 'user') -%}
 {{- raise_exception('a conversation alternates between user and assistant, the user first') -}}
 {%- elif message['role'] == 'user' -%}
 {%- if not said.images and not said.text.strip() -%}
 {{- raise_exception('a message of the user is empty') -}}
 {%- endif -%}
-{{- SYSTEM if not state.turns else '' -}}
+{{- state.opening if not state.turns else '' -}}
 {{- USER_START ~ IMAGE * said.images -}}
 {{- (state.system ~ said.text)ESCAPE -}}
 {%- set state.system = '' -%}
@@ -49,6 +50,7 @@ _TEMPLATE = """\
 {%- generation -%}
 {{- ANSWER_START ~ (said.textESCAPE) ~ ASSISTANT_END -}}
 {%- endgeneration -%}
+{{- TURN_SEPARATOR -}}
 {%- endif -%}
 {%- if message['role'] != 'system' -%}
 {%- set state.turns = state.turns + 1 -%}
@@ -81,9 +83,14 @@ def chat_template(config: PromptConfig, special_tokens: Iterable[str] = ()) -> s
         f"|replace({_literal(token)}, {_literal(token[0] + ' ' + token[1:])})"
         for token in sorted(set(special_tokens), key=lambda token: (-len(token), token))
     )
+    if config.system_start:
+        start, end = _literal(config.system_start), _literal(config.system_end)
+        system = f"state.opening = {start} ~ (said.text{escapes}) ~ {end}"
+    else:
+        system = f"state.system = said.text ~ {_literal(SYSTEM_SEPARATOR)} if said.text else ''"
     fields = {
+        "OPENING": config.opening,
         "PART_SEPARATOR": PART_SEPARATOR,
-        "SYSTEM_SEPARATOR": SYSTEM_SEPARATOR,
         "QUERY_WITHOUT_IMAGE": without,
         "QUERY": full,
         "USER_START": config.user_start,
@@ -92,9 +99,10 @@ def chat_template(config: PromptConfig, special_tokens: Iterable[str] = ()) -> s
         "ASSISTANT_START": config.assistant_start,
         "ANSWER_START": config.answer_start,
         "ASSISTANT_END": config.assistant_end,
-        "SYSTEM": config.system,
+        "TURN_SEPARATOR": config.turn_separator,
     }
-    return _fill(_TEMPLATE, {name: _literal(value) for name, value in fields.items()} | {"ESCAPE": escapes})
+    values = {name: _literal(value) for name, value in fields.items()}
+    return _fill(_TEMPLATE, values | {"ESCAPE": escapes, "SYSTEM_MESSAGE": system})
 
 
 def _literal(text: str) -> str:

@@ -84,10 +84,12 @@ class _Reader:
             pieces = enumerate(special.split(text))
             return b"".join((_MARK if n % 2 else b"") + piece.encode() for n, piece in pieces)
 
-        self._image_suffix = marked(config.image_suffix)
-        self._user_start = marked(config.user_start)
-        self._first_turn = marked(config.system + config.user_start)
-        self._next_turn = marked(config.assistant_end + config.user_start)
+        self._view_start = marked(config.view_start)
+        self._after_view = marked(config.image_suffix)
+        self._after_tile = marked(config.view_end + config.image_suffix)
+        self._first_turn = marked(config.opening + config.user_start)
+        self._first_header = marked(config.system_end + config.user_start)
+        self._next_turn = marked(config.assistant_end + config.turn_separator + config.user_start)
 
     def instruction(self, ids: Sequence[int], after: int, query: int, image: int) -> int:
         """Return the position of the first token of the instruction that the query set at `query` reads.
@@ -105,7 +107,10 @@ class _Reader:
                 start += 1
         pieces = self._pieces(ids[start:query])
         text = b"".join(pieces)
-        offset = self._after_image(text) if last_image is not None else self._after_header(text, first=not after)
+        if last_image is None:
+            offset = self._behind_header(text, first=not after)
+        else:
+            offset = self._behind_picture(text, self._before_view(ids, after, last_image))
         if offset is None:
             raise PromptError(
                 f"the text before the query set at position {query} does not follow the chat template: {text[:200]!r}"
@@ -117,14 +122,26 @@ class _Reader:
                 return start + n
         return query
 
-    def _after_image(self, text: bytes) -> int | None:
-        return len(self._image_suffix) if text.startswith(self._image_suffix) else None
+    def _before_view(self, ids: Sequence[int], after: int, last: int) -> bytes:
+        """Return the text between the view whose last token stands at `last` and what precedes it."""
+        stop = last
+        while stop > after and ids[stop - 1] == ids[last]:
+            stop -= 1
+        start = stop
+        while start > after and ids[start - 1] != ids[last]:
+            start -= 1
+        return b"".join(self._pieces(ids[start:stop]))
 
-    def _after_header(self, text: bytes, *, first: bool) -> int | None:
+    def _behind_picture(self, text: bytes, before: bytes) -> int | None:
+        """Return where the question begins in a turn whose last view has the text `before` before it."""
+        ends = [self._after_tile] if before.endswith(self._view_start) else []
+        return next((len(end) for end in (*ends, self._after_view) if text.startswith(end)), None)
+
+    def _behind_header(self, text: bytes, *, first: bool) -> int | None:
         """Return where the question begins in a turn without a picture, None when there is no header."""
         if first and text.startswith(self._first_turn):
             return len(self._first_turn)
-        header = self._user_start if first else self._next_turn
+        header = self._first_header if first else self._next_turn
         at = text.find(header)
         return None if at < 0 else at + len(header)
 

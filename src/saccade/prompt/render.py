@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from saccade.config import PromptConfig
@@ -11,6 +11,8 @@ from saccade.errors import PromptError
 from saccade.prompt.conversation import Turn
 from saccade.roles import IMAGE, TEXT, instruction_role, query_role
 
+# What separates a system message from the question it is put before, where it is no turn of its own.
+SYSTEM_SEPARATOR = "\n\n"
 # What ends the plain form, trained like the caption.
 PLAIN_END = "\n"
 
@@ -21,11 +23,12 @@ class Segment:
 
     Attributes:
         text: Its characters; for a placeholder the spelling of one.
-        kind: "image" stands for all visual tokens of one picture, "query" for the tokens of a query set.
+        kind: "image" stands for a picture, or for the visual tokens of one of its views, "query" for the tokens of a
+            query set.
         trained: Whether its tokens are labels.
         role: The role of its tokens, see `saccade.roles`.
         template: True where the template speaks: only there may text spell special tokens such as an end of turn.
-        count: Tokens of a "query" segment.
+        count: Tokens of a view or a query set.
         unread: Leading tokens of the segment whose role is TEXT all the same.
     """
 
@@ -46,8 +49,12 @@ def render_chat(turns: Sequence[Turn], config: PromptConfig, *, generate: bool) 
     it gets. Turns are counted, for the roles, among those that have a query set. With `history_instruction` "first"
     every query set has the role of turn 0, and later questions are ordinary text.
 
+    A system message takes the place of the template's own system text where that is a turn. Where it is not, the text
+    belongs to what the model was trained on and stays; the message goes before the first question, separated by an
+    empty line, where the model takes it as part of the instruction.
+
     Args:
-        turns: Alternating turns, from `parse_messages`.
+        turns: From `parse_messages`.
         config: The template.
         generate: True ends after `assistant_start`, ready to generate; False ends with an answer. Answers are trained
             with their `answer_start` and `assistant_end`.
@@ -64,7 +71,7 @@ def render_chat(turns: Sequence[Turn], config: PromptConfig, *, generate: bool) 
             f"the conversation must end with a turn of the {wanted} "
             + ("to be answered" if generate else "to be trained on")
         )
-    segments = [_template(config.system)]
+    segments, turns = _opened(turns, config)
     sees, asked = False, 0
     for turn in turns:
         if turn.role == "assistant":
@@ -103,8 +110,41 @@ def render_plain(caption: str, config: PromptConfig, images: int = 1) -> list[Se
     return [*segments, Segment(PLAIN_END, trained=True)]
 
 
+def picture_segments(rows: Sequence[int], tokens_per_view: int, config: PromptConfig) -> list[Segment]:
+    """Render one picture: the visual tokens of its views, with the template's texts around and between its tiles.
+
+    Args:
+        rows: How many views show the whole picture, 0 or 1, then how many tiles stand in each row from the top down, as
+            `saccade.image.geometry.view_rows` returns them.
+        tokens_per_view: Visual tokens of one view.
+        config: The template.
+
+    Returns:
+        Segments in order, none of them empty; the counts of the images sum to the picture's visual tokens.
+    """
+    view = Segment(config.image_token, "image", role=IMAGE, count=tokens_per_view)
+    tile = [_template(config.view_start), view, _template(config.view_end)]
+    whole, *tiles = rows
+    segments = [view] * whole
+    for number, columns in enumerate(tiles):
+        segments += [_template(config.row_separator)] * (number > 0) + tile * columns
+    return [segment for segment in segments if segment.text]
+
+
 def _template(text: str, *, trained: bool = False, role: int = TEXT) -> Segment:
     return Segment(text, trained=trained, role=role, template=True)
+
+
+def _opened(turns: Sequence[Turn], config: PromptConfig) -> tuple[list[Segment], Sequence[Turn]]:
+    """Render what precedes the first question, and return the other turns, the first with what goes into it."""
+    if turns[0].role != "system":
+        return [_template(config.opening)], turns
+    system, first, *others = turns
+    if config.system_start:
+        return [_template(config.system_start), Segment(system.text), _template(config.system_end)], turns[1:]
+    if system.text:
+        first = replace(first, text=system.text + SYSTEM_SEPARATOR + first.text)
+    return [_template(config.opening)], [first, *others]
 
 
 def _query(sees: bool, asked: int, config: PromptConfig) -> Segment | None:
@@ -138,4 +178,5 @@ def _answer(text: str, config: PromptConfig) -> list[Segment]:
         _template(config.answer_start, trained=True),
         Segment(text, trained=True),
         _template(config.assistant_end, trained=True),
+        _template(config.turn_separator),
     ]

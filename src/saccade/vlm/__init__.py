@@ -3,6 +3,7 @@
 from saccade.vlm.answers import Answer, Timings
 from saccade.vlm.chat import Chat, Conversation
 from saccade.vlm.choosing import Choice
+from saccade.vlm.frames import choose_frames
 from saccade.vlm.generation import Sampling
 from saccade.vlm.inputs import EncodedImage, Picture
 from saccade.vlm.streaming import Event
@@ -19,6 +20,7 @@ __all__ = [
     "Picture",
     "Sampling",
     "Timings",
+    "choose_frames",
     "load",
     "parse_dtype",
 ]

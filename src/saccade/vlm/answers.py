@@ -63,6 +63,7 @@ class Answer:
         image_tokens: Visual tokens among them.
         new_tokens: Tokens generated, the end token included.
         timings: Where the time went; shared by the answers of a batch.
+        token_ids: The tokens generated.
     """
 
     text: str
@@ -71,6 +72,7 @@ class Answer:
     image_tokens: int
     new_tokens: int
     timings: Timings
+    token_ids: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return self.text

@@ -147,7 +147,7 @@ def _answered(
     """Encode question and option, up to the token that ends an answer; what a template puts after it is never said."""
     talk = Conversation().ask(question, pictures).reply(option)
     segments = render_chat(parse_messages(talk.messages), processor.prompt, generate=False)
-    row = encode(segments, processor.tokenizer, [picture.num_tokens for picture in pictures])
+    row = encode(segments, processor.tokenizer, [processor.picture_segments(*p.size) for p in pictures])
     stop = row.labels.index(end) + 1
     return Encoded(*(part[:stop] for part in _parts(row)))
 

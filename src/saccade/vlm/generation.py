@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig, StoppingCriteriaList
 
 from saccade.errors import ConfigError, PromptError
-from saccade.prompt.encode import end_token_id
+from saccade.prompt.encode import stop_token_ids
 from saccade.vlm.answers import Answer, FinishReason, Stopwatch, Timings
 from saccade.vlm.streaming import Listener, StopWhen, TextStream
 
@@ -63,15 +63,14 @@ def placeholder_ids(processor: SaccadeProcessor) -> list[int]:
     return [i for i in (processor.image_token_id, processor.query_token_id) if i is not None]
 
 
-def generation_config(processor: SaccadeProcessor, sampling: Sampling) -> GenerationConfig:
-    """Return transformers' form of `sampling`; placeholders can never be generated."""
-    end = end_token_id(processor.tokenizer, processor.prompt)
+def generation_config(processor: SaccadeProcessor, sampling: Sampling, stops: Sequence[int]) -> GenerationConfig:
+    """Return transformers' form of `sampling`; answers end at `stops`, and placeholders can never be generated."""
     drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling.temperature else {}
     return GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
         do_sample=bool(drawn),
-        eos_token_id=end,
-        pad_token_id=end,
+        eos_token_id=list(stops),
+        pad_token_id=stops[0],
         suppress_tokens=placeholder_ids(processor),
         **drawn,
     )
@@ -98,15 +97,15 @@ class Row:
 
     text: TextStream
     parts: list[str] = field(default_factory=list)
-    new_tokens: int = 0
+    ids: list[int] = field(default_factory=list)
     ended: bool = False
 
-    def push(self, token_id: int, end: int) -> str:
-        """Take the next id of this row and return new text; ids after the end are padding."""
+    def push(self, token_id: int, stops: Container[int]) -> str:
+        """Take the next id of this row and return new text; one of `stops` ends it, and ids after that are padding."""
         if self.ended:
             return ""
-        self.new_tokens += 1
-        if token_id == end:
+        self.ids.append(token_id)
+        if token_id in stops:
             self.ended = True
             return ""
         self.parts.append(self.text.push(token_id))
@@ -120,7 +119,8 @@ class Row:
     def answer(self, *, prompt_tokens: int, image_tokens: int, timings: Timings) -> Answer:
         """Return the answer of a finished row."""
         reason: FinishReason = "stop" if self.ended else "length"
-        return Answer("".join(self.parts), reason, prompt_tokens, image_tokens, self.new_tokens, timings)
+        text, ids = "".join(self.parts), tuple(self.ids)
+        return Answer(text, reason, prompt_tokens, image_tokens, len(ids), timings, ids)
 
 
 def generate(
@@ -152,16 +152,19 @@ def generate(
     """
     lengths = [int(n) for n in inputs["attention_mask"].sum(1)]
     check_length(model, lengths, sampling)
-    end = end_token_id(processor.tokenizer, processor.prompt)
+    stops = stop_token_ids(processor.tokenizer, processor.prompt, model.generation_config.eos_token_id)
     rows = [Row(TextStream(processor.tokenizer)) for _ in lengths]
 
     def take(ids: list[int]) -> None:
-        fresh = [row.push(token_id, end) for row, token_id in zip(rows, ids, strict=True)]
+        fresh = [row.push(token_id, stops) for row, token_id in zip(rows, ids, strict=True)]
         if on_text is not None:
             on_text(fresh)
 
     listener = Listener(stopwatch, take)
-    settings: dict[str, Any] = {"generation_config": generation_config(processor, sampling), "streamer": listener}
+    settings: dict[str, Any] = {
+        "generation_config": generation_config(processor, sampling, stops),
+        "streamer": listener,
+    }
     if stop is not None:
         settings["stopping_criteria"] = StoppingCriteriaList([StopWhen(stop)])
     bridge = {"compress": (model.model.compressor, model.model.multi_modal_projector)}

@@ -33,7 +33,7 @@ class EncodedImage:
     Attributes:
         patches: Raw patches of the tower `[views, patches, vision_dim]`, on the model's device.
         size: Width and height of the picture in pixels.
-        num_tokens: Visual tokens the picture takes in a prompt.
+        num_tokens: Visual tokens the picture takes in a prompt, texts around its tiles not counted.
         key: SHA-256 of the pixels the tower saw; equal pictures have equal keys.
     """
 
@@ -81,7 +81,7 @@ def batch_inputs(
     for talk in conversations:
         own = [next(remaining) for _ in talk.images]
         segments = render_chat(parse_messages(talk.messages), processor.prompt, generate=True)
-        rows.append(encode(segments, processor.tokenizer, [picture.num_tokens for picture in own]))
+        rows.append(encode(segments, processor.tokenizer, [processor.picture_segments(*p.size) for p in own]))
         shown.append(own)
     return pad_inputs(rows, shown, processor)
 

@@ -19,11 +19,12 @@ import torch
 
 from saccade.config import ImageConfig, to_part
 from saccade.errors import ConfigError
-from saccade.explain import Explanation, check_explainable, explain
+from saccade.explain import Explanation, explain
 from saccade.image.transform import ImageSource, normalize, open_image, to_views
 from saccade.vlm.answers import Answer, Stopwatch
 from saccade.vlm.chat import Chat, Conversation
 from saccade.vlm.choosing import Choice, check_options, choose
+from saccade.vlm.frames import choose_frames
 from saccade.vlm.generation import Sampling, SamplingOptions, generate
 from saccade.vlm.inputs import CutImage, EncodedImage, Picture, batch_inputs
 from saccade.vlm.streaming import Background, Event
@@ -127,6 +128,17 @@ class VLM:
         """
         return self.answer([_single(image, question) for image, question in requests], Sampling(**options))
 
+    def ask_frames(
+        self, frames: Iterable[Picture], question: str, *, max_visual_tokens: int, **options: Unpack[SamplingOptions]
+    ) -> Answer:
+        """Answer a question about the frames of a video, shown in order as the pictures of one message.
+
+        Frames that do not fit `max_visual_tokens` are left out evenly, with a SaccadeWarning; see `choose_frames`.
+        """
+        sampling, stopwatch = Sampling(**options), Stopwatch(self.model.device)
+        shown = choose_frames(self, frames, max_visual_tokens, stopwatch=stopwatch)
+        return self.answer([Conversation().ask(question, shown)], sampling, stopwatch=stopwatch)[0]
+
     def stream(self, image: Picture | None, question: str, **options: Unpack[SamplingOptions]) -> Iterator[Event]:
         """Answer like `ask`, piece by piece; the last event carries the `Answer`."""
         return self.stream_answer(_single(image, question), Sampling(**options))
@@ -139,19 +151,26 @@ class VLM:
         )
 
     def explain(self, image: ImageSource, question: str, **options: Unpack[SamplingOptions]) -> Explanation:
-        """Answer like `ask`, and say what the compressor and the query module looked at.
+        """Answer like `ask`, and say what the answer, the compressor and the query module looked at.
 
         Takes the picture itself: an `EncodedImage` has no pixels to draw on, and without a picture nothing was looked
-        at. Both are refused with an ImageError, and a model without SAP and EmbQ with a ConfigError.
+        at. Both are refused with an ImageError.
         """
-        check_explainable(self.model.config)
         sampling = Sampling(**options)
         picture = open_image(image, self.model.config.image.max_pixels)
         shown = self.encode(picture)
         conversation = Conversation().ask(question, (shown,))
         answer = self.answer([conversation], sampling)[0]
         inputs = batch_inputs([conversation], [shown], self.processor)
-        return explain(self.model, self.processor.tokenizer, picture, inputs, question=question, answer=answer.text)
+        return explain(
+            self.model,
+            self.processor.tokenizer,
+            picture,
+            inputs,
+            question=question,
+            answer=answer.text,
+            answer_ids=answer.token_ids,
+        )
 
     def chat(self) -> Chat:
         """Start a conversation that remembers its turns and pictures."""
