@@ -33,10 +33,13 @@ check: $(VENV)/.dev  ## Lint, format, types and the rules of the house
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_house.py
 
-verify-released: $(VENV)/.core  ## Prove that the published checkpoints load whole (needs a network; 7 GB each)
+verify-released: $(VENV)/.core  ## Prove that the published checkpoints load whole (needs a network; 5 to 7 GB each)
 	@mkdir -p docs/results
 	$(BIN)/saccade doctor --model Tongbo/FlashSloth-3.2B --out docs/results/released_flashsloth.json
 	$(BIN)/saccade doctor --model Tongbo/FlashSloth_HD-3.2B --out docs/results/released_flashsloth_hd.json
+	for variant in Static Static-GRPO Dynamic Dynamic-ISS; do \
+	  $(BIN)/saccade doctor --model FlashVL/FlashVL-2B-$$variant --pictures 16 \
+	    --out docs/results/released_flashvl_$$variant.json || exit 1; done
 
 bench: $(VENV)/.core  ## Time a training step for each attention backend; prints JSON
 	$(BIN)/python tools/bench_attention.py

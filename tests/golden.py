@@ -102,9 +102,7 @@ def model() -> SaccadeForConditionalGeneration:
 def fresh_model() -> SaccadeForConditionalGeneration:
     """A copy of the small reference model that a test may change."""
     built = SaccadeForConditionalGeneration(config())
-    built.load_state_dict(
-        {FLASHSLOTH.rename_to_ours(name): tensor for name, tensor in state_dict().items()}, strict=True
-    )
+    built.load_state_dict(FLASHSLOTH.table.to_ours(state_dict()), strict=True)
     return built.eval()
 
 

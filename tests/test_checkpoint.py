@@ -1,234 +1,34 @@
-"""Checkpoints: names and shapes of the release at full size; a small folder of its layout opened, converted, broken."""
+"""Checkpoints: a small folder in the layout of a release is opened, converted, broken."""
 
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 import golden
 import small
+from released_flashsloth import CONFIG, INDEX, LAYOUT, SMALL, WEIGHTS, base_tokenizer, released_folder, settings
 from saccade import presets
-from saccade.checkpoint import LAYOUTS, convert, open_checkpoint
+from saccade.checkpoint import convert, open_checkpoint
 from saccade.checkpoint.flashsloth import FLASHSLOTH
-from saccade.config import SaccadeConfig
 from saccade.errors import CheckpointError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.roles import IMAGE, query_role
 
-WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
-LAYOUT = replace(FLASHSLOTH, published=small.config)
 TEXT = {"type": "text", "text": "What is it?"}
-SMALL = {"layouts": (LAYOUT,)}
-HISTORY = ("dtype", "transformers_version", "_name_or_path", "architectures")
-# config.json of the release, as its training code wrote it.
-RELEASED: dict[str, Any] = {
-    "architectures": ["FlashSlothForCausalLM"],
-    "model_type": "flashsloth",
-    "attention_dropout": 0.0,
-    "bos_token_id": 50256,
-    "embd_pdrop": 0.0,
-    "eos_token_id": 50256,
-    "freeze_mm_mlp_adapter": False,
-    "hidden_act": "gelu_new",
-    "hidden_size": 2560,
-    "image_aspect_ratio": "square",
-    "image_hd": False,
-    "image_token": "<image>",
-    "image_token_index": 50297,
-    "initializer_range": 0.02,
-    "intermediate_size": 10240,
-    "layer_norm_eps": 1e-05,
-    "max_position_embeddings": 2048,
-    "mm_hidden_size": 1152,
-    "mm_projector_lr": None,
-    "mm_projector_type": "mlp2x_gelu",
-    "mm_use_im_patch_token": False,
-    "mm_use_im_start_end": False,
-    "mm_vision_select_feature": "patch",
-    "mm_vision_select_layer": -2,
-    "mm_vision_tower": "checkpoints/siglip-so400m-patch14-384",
-    "model_hd": False,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 32,
-    "num_key_value_heads": 32,
-    "partial_rotary_factor": 0.4,
-    "qk_layernorm": False,
-    "resid_pdrop": 0.1,
-    "rope_scaling": None,
-    "rope_theta": 10000.0,
-    "tie_word_embeddings": False,
-    "tokenizer_model_max_length": 3072,
-    "tokenizer_padding_side": "right",
-    "torch_dtype": "float16",
-    "transformers_version": "4.38.0",
-    "tune_mm_mlp_adapter": False,
-    "use_cache": True,
-    "use_mm_proj": True,
-    "vocab_size": 51200,
-}
-
-
-def full_size() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the 905 released tensors, written down from the release's description."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def both(name: str, *weight: int) -> None:
-        shapes[f"{name}.weight"] = weight
-        shapes[f"{name}.bias"] = weight[:1]
-
-    shapes["model.embed_tokens.weight"] = (51200, 2560)
-    for layer in range(32):
-        for part in ("q_proj", "k_proj", "v_proj", "dense"):
-            both(f"model.layers.{layer}.self_attn.{part}", 2560, 2560)
-        both(f"model.layers.{layer}.mlp.fc1", 10240, 2560)
-        both(f"model.layers.{layer}.mlp.fc2", 2560, 10240)
-        both(f"model.layers.{layer}.input_layernorm", 2560)
-    both("model.final_layernorm", 2560)
-    both("lm_head", 51200, 2560)
-    tower = "model.vision_tower.vision_tower.vision_model"
-    both(f"{tower}.embeddings.patch_embedding", 1152, 3, 14, 14)
-    shapes[f"{tower}.embeddings.position_embedding.weight"] = (729, 1152)
-    for layer in range(26):
-        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            both(f"{tower}.encoder.layers.{layer}.self_attn.{part}", 1152, 1152)
-        both(f"{tower}.encoder.layers.{layer}.mlp.fc1", 4304, 1152)
-        both(f"{tower}.encoder.layers.{layer}.mlp.fc2", 1152, 4304)
-        both(f"{tower}.encoder.layers.{layer}.layer_norm1", 1152)
-        both(f"{tower}.encoder.layers.{layer}.layer_norm2", 1152)
-    both("model.mm_projector.0", 2560, 1152)
-    both("model.mm_projector.2", 2560, 2560)
-    both("model.pooling.mlp.0", 1152, 1152)
-    both("model.pooling.mlp.3", 1, 1152)
-    shapes["model.learnable_tokens.token"] = (9, 2560)
-    query = "model.lqformer"
-    both(f"{query}.down_projector_learnable_text", 576, 2560)
-    both(f"{query}.down_projector_image", 576, 1152)
-    for part in ("q_proj", "k_proj", "v_proj"):
-        both(f"{query}.layers.0.t2q_attn.{part}", 576, 576)
-    both(f"{query}.layers.0.i2q_attn.q_proj", 576, 576)
-    both(f"{query}.layers.0.i2q_attn.k_proj", 576, 576)
-    both(f"{query}.layers.0.i2q_attn.v_proj", 1152, 1152)
-    for norm in ("ln_text", "ln_q", "ln_kv"):
-        both(f"{query}.layers.0.{norm}", 576)
-    both(f"{query}.up_projector", 2560, 1152)
-    return shapes
-
-
-@pytest.mark.parametrize("preset", ["flashsloth", "flashsloth_hd"])
-def test_the_preset_has_the_names_and_shapes_of_the_release(preset: str) -> None:
-    with torch.device("meta"):
-        model = SaccadeForConditionalGeneration(presets.preset(preset))
-    ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    expected = full_size()
-    assert len(expected) == 905
-    assert {FLASHSLOTH.rename_to_theirs(name): shape for name, shape in ours.items()} == expected
-    assert sum(parameter.numel() for parameter in model.parameters()) == 3_196_373_985
-    assert {FLASHSLOTH.rename_to_ours(name) for name in expected} == ours.keys()
-    assert {FLASHSLOTH.rename_to_ours(name) for name in ours} == ours.keys()  # applied twice, as once
-
-
-@pytest.mark.parametrize(("preset", "image_hd"), [("flashsloth", False), ("flashsloth_hd", True)])
-def test_the_released_settings_are_the_preset(preset: str, image_hd: bool) -> None:
-    released = {**RELEASED, "image_hd": image_hd}
-    assert settings(FLASHSLOTH.to_config(released, full_size())) == settings(presets.preset(preset))
-    written = FLASHSLOTH.to_config_json(presets.preset(preset))
-    assert {name: released[name] for name in written} == written
-
-
-def settings(config: SaccadeConfig) -> dict[str, Any]:
-    """A configuration as data, without its history."""
-
-    def kept(tree: Any) -> Any:
-        if not isinstance(tree, dict):
-            return tree
-        return {name: kept(value) for name, value in tree.items() if name not in HISTORY}
-
-    return kept(json.loads(config.to_json_string(use_diff=False)))
-
-
-def test_a_layout_is_recognized_by_what_config_json_declares() -> None:
-    assert FLASHSLOTH.recognizes({"model_type": "flashsloth"})
-    assert FLASHSLOTH.recognizes({"model_type": "other", "architectures": ["FlashSlothForCausalLM"]})
-    assert not FLASHSLOTH.recognizes({"model_type": "phi", "_name_or_path": "flashsloth", "architectures": None})
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("image_hd", "twice"),
-        ("image_aspect_ratio", "anyres"),
-        ("image_aspect_ratio", ["square"]),
-        ("mm_projector_type", "linear"),
-        ("mm_vision_select_feature", "cls_patch"),
-        ("mm_use_im_start_end", True),
-        ("mm_hidden_size", 1024),
-    ],
-)
-def test_settings_that_are_not_supported_are_refused(field: str, value: Any) -> None:
-    with pytest.raises(CheckpointError, match=field):
-        FLASHSLOTH.to_config({**RELEASED, field: value}, full_size())
-
-
-def test_the_picture_may_be_padded_but_not_in_tiles() -> None:
-    padded = {**RELEASED, "image_aspect_ratio": "pad"}
-    config = FLASHSLOTH.to_config(padded, full_size())
-    assert (config.image.layout, config.image.fit) == ("single", "pad")
-    assert FLASHSLOTH.to_config_json(config)["image_aspect_ratio"] == "pad"
-    with pytest.raises(CheckpointError, match="image_hd True with image_aspect_ratio 'pad'"):
-        FLASHSLOTH.to_config({**padded, "image_hd": True}, full_size())
-
-
-def test_other_tiles_than_the_release_has_are_not_written() -> None:
-    config = presets.flashsloth_hd()
-    config.image = config.image.model_copy(update={"tiles_per_side": 3})
-    with pytest.raises(CheckpointError, match="'tiles_per_side': 3"):
-        FLASHSLOTH.to_config_json(config)
-
-
-def base_tokenizer(size: int = small.QUERY_ID) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer of `size` tokens; the query token is the next, as it is for the decoder's own."""
-    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|endoftext|>"]
-    pieces += [f"filler{number}" for number in range(size - len(pieces))]
-    tokenizer = Tokenizer(models.BPE(vocab={piece: number for number, piece in enumerate(pieces)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    end = "<|endoftext|>"
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end)
-
-
-def released_folder(folder: Path, tensors: dict[str, Tensor], config: SaccadeConfig) -> Path:
-    """Write a folder as the release is: its names, its config.json, the decoder's tokenizer and two tokens more."""
-    folder.mkdir()
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS, metadata={"format": "pt"}
-    )
-    text = json.loads(config.text_config.to_json_string(use_diff=False))
-    fields = {name: text[name] for name in RELEASED.keys() & text.keys() - {"model_type", "architectures"}}
-    fields |= {"mm_hidden_size": config.vision_config.hidden_size, "rope_theta": text["rope_parameters"]["rope_theta"]}
-    fields |= {"partial_rotary_factor": text["rope_parameters"]["partial_rotary_factor"], "torch_dtype": "float32"}
-    fields["eos_token_id"] = text["bos_token_id"]
-    (folder / CONFIG).write_text(json.dumps({**RELEASED, **fields}))
-    tokenizer = base_tokenizer(config.query_token_id)
-    tokenizer.add_special_tokens({"additional_special_tokens": [config.prompt.query_token]})
-    tokenizer.add_special_tokens({"eos_token": "</s>"})
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small model in the released layout; not to be changed."""
-    tensors = {LAYOUT.rename_to_theirs(name): tensor for name, tensor in small.model().state_dict().items()}
+    tensors = LAYOUT.table.to_theirs(small.model().state_dict())
     return released_folder(tmp_path_factory.mktemp("checkpoints") / "released", tensors, small.config())
 
 
@@ -361,7 +161,7 @@ SCORE, LATE = "model.pooling.mlp.3.weight", "model.layers.2.mlp.fc1.bias"
         (lambda tensors: {**tensors, LATE: torch.zeros(3)}, rf"{LATE} is \[3\] instead of \[22\]"),
         (
             lambda tensors: {**tensors, "model.compressor.score.weight": tensors[SCORE].clone()},
-            f"{SCORE} is there under our name too",
+            f"{SCORE} is there twice",
         ),
     ],
 )
@@ -478,10 +278,6 @@ def test_a_released_tokenizer_saved_as_vocabulary_and_merges(spoiled: Path) -> N
     _, processor = open_checkpoint(spoiled, **SMALL)
     assert processor.tokenizer.convert_tokens_to_ids(["<query>", "</s>", "<image>"]) == [290, 291, 292]
     assert processor.tokenizer("Hi", add_special_tokens=False)["input_ids"] == [vocabulary["H"], vocabulary["i"]]
-
-
-def test_the_known_layouts() -> None:
-    assert LAYOUTS == (FLASHSLOTH,)
 
 
 @pytest.mark.golden

@@ -16,11 +16,13 @@ from typer.testing import CliRunner
 
 import small
 from helpers_vlm import byte_tokenizer, tiny_vlm
+from released_flashsloth import LAYOUT, SMALL, released_folder
 from saccade.checkpoint import open_checkpoint
 from saccade.checkpoint.doctor import Check, examine
 from saccade.cli import app
+from saccade.cli.doctoring import _samples
+from saccade.data.scenes import render
 from saccade.vlm import VLM, load
-from test_checkpoint import LAYOUT, SMALL, released_folder
 
 WEIGHTS = "model.safetensors"
 SCORE = "model.compressor.score.weight"
@@ -72,8 +74,7 @@ def test_the_bundled_model_is_sound() -> None:
 
 
 def test_a_released_checkpoint_is_compared_through_its_table(tmp_path: Path) -> None:
-    tensors = {LAYOUT.rename_to_theirs(name): tensor for name, tensor in small.model().state_dict().items()}
-    folder = released_folder(tmp_path / "released", tensors, small.config())
+    folder = released_folder(tmp_path / "released", LAYOUT.table.to_theirs(small.model().state_dict()), small.config())
     model, processor = open_checkpoint(folder, device="cpu", **SMALL)
     assert [check for check in examine(model, processor, folder, layouts=(LAYOUT,)) if not check.passed] == []
     with torch.no_grad():
@@ -230,6 +231,27 @@ def test_the_command_reports_what_does_not_open(folder: Path, tmp_path: Path) ->
     assert "1 unexpected: model.extra" in report["checks"][0]["detail"]
     assert {"saccade", "torch", "transformers", "python", "platform"} < report["machine"].keys()
     assert "✗ opens" in doctor("--model", spoiled).stdout
+
+
+def test_what_is_undecided_is_neither_found_nor_wrong(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def undecided(*_: Any, samples: Any, **__: Any) -> list[Check]:
+        return [Check("order", None, f"needs more than {len(samples)} pictures")]
+
+    monkeypatch.setattr("saccade.checkpoint.doctor.examine", undecided)
+    result = doctor("--model", folder, "--pictures", 2)
+    assert result.exit_code == 0
+    assert "? order  needs more than 2 pictures" in result.stdout
+    assert json.loads(doctor("--model", folder, "--json").stdout)["checks"][1]["passed"] is None
+
+
+def test_what_a_model_is_to_read_stands_in_the_pictures() -> None:
+    samples = _samples(6)
+    assert len(samples) == 6
+    for index, sample in enumerate(samples):
+        scene = render("text", "val", index)
+        assert sample.picture.size == scene.image.shape[1::-1]
+        assert sample.answer in {item.content for item in scene.objects}
+        assert "say" in sample.question or "number" in sample.question or "word" in sample.question
 
 
 def test_a_check_that_breaks_is_a_finding(vlm: VLM, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -13,11 +14,12 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
-from saccade.checkpoint.files import CONFIG_FILE, INDEX_FILE
-from saccade.checkpoint.layouts import Layout
-from saccade.checkpoint.load import LAYOUTS, open_checkpoint, quiet
+from saccade.checkpoint.files import CONFIG_FILE, INDEX_FILE, listed, read_json, read_tensors, resolve
+from saccade.checkpoint.layouts import Layout, find_layout
+from saccade.checkpoint.load import LAYOUTS, open_checkpoint
+from saccade.checkpoint.quiet import quiet
 from saccade.config import SaccadeConfig
-from saccade.errors import CheckpointError
+from saccade.errors import CheckpointError, SaccadeWarning
 from saccade.image.processor import SaccadeProcessor
 from saccade.model import SaccadeForConditionalGeneration
 
@@ -35,7 +37,8 @@ def convert(
 ) -> Path:
     """Write the checkpoint `src` to the folder `dst` and return that folder.
 
-    Tensors are mapped from disk and written shard by shard. The folder appears only when it is complete.
+    Tensors are mapped from disk and written shard by shard. The folder appears only when it is complete. What a release
+    stores but no answer depends on is not written, with a `SaccadeWarning`.
 
     Args:
         src: Folder or hub id, in the native or a released layout.
@@ -53,7 +56,9 @@ def convert(
         raise CheckpointError(f"{target} is not an empty folder: choose another one, or empty it")
     if to not in ("native", "released"):
         raise CheckpointError(f"unknown layout {to!r}: choose native or released")
-    model, processor = open_checkpoint(src, dtype=dtype, layouts=layouts)
+    source = resolve(src)
+    model, processor = open_checkpoint(source, dtype=dtype, layouts=layouts)
+    _tell_what_is_left_out(source, layouts)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         folder = Path(scratch) / "checkpoint"
@@ -68,13 +73,28 @@ def convert(
     return target
 
 
+def _tell_what_is_left_out(source: Path, layouts: Sequence[Layout]) -> None:
+    tensors = read_tensors(source)
+    layout = find_layout(read_json(source / CONFIG_FILE), tensors, layouts, source)
+    unused = layout.table.unused(tensors) if layout else []
+    if unused:
+        size = sum(tensors[name].numel() for name in unused)
+        warnings.warn(
+            f"{len(unused)} tensors of {size} parameters, which no answer depends on, are not written: "
+            f"{listed(unused)}",
+            SaccadeWarning,
+            stacklevel=3,
+        )
+
+
 def _write_released(
     model: SaccadeForConditionalGeneration, processor: SaccadeProcessor, folder: Path, layouts: Sequence[Layout]
 ) -> None:
-    tensors = model.state_dict()
+    tied = model._tied_weights_keys if model.config.tie_word_embeddings else ()
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
     layout, config_json = _expressed(model.config, tensors, layouts)
     config_json["torch_dtype"] = str(model.dtype).removeprefix("torch.")
-    renamed = {layout.rename_to_theirs(name): tensor for name, tensor in tensors.items()}
+    renamed = layout.table.to_theirs(tensors)
     plan = split_torch_state_dict_into_shards(renamed)
     for filename, names in plan.filename_to_tensors.items():
         save_file({name: renamed[name].contiguous() for name in names}, folder / filename, metadata={"format": "pt"})
@@ -91,11 +111,12 @@ def _expressed(
 
     Whether it says everything is proved by reading that config.json back.
     """
+    shapes_only = {name: tensor.to("meta") for name, tensor in tensors.items()}
     reasons = []
     for layout in layouts:
-        shapes = {layout.rename_to_theirs(name): tuple(tensor.shape) for name, tensor in tensors.items()}
         try:
             config_json = layout.to_config_json(config)
+            shapes = layout.shapes(layout.table.to_theirs(shapes_only))
             lost = _difference(config, layout.to_config(config_json, shapes))
         except CheckpointError as error:
             reasons.append(f"{layout.name}: {error}")

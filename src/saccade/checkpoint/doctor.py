@@ -5,26 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from saccade.checkpoint.files import CONFIG_FILE, first_line, listed, read_json, read_tensors
-from saccade.checkpoint.layouts import Layout
+from saccade.checkpoint.layouts import Layout, find_layout
 from saccade.checkpoint.load import LAYOUTS
+from saccade.checkpoint.questions import Progress, answer
+from saccade.checkpoint.samples import Sample, asked, model_inputs, smooth_picture, turned_picture
 from saccade.errors import CheckpointError, SaccadeError
 from saccade.image.processor import SaccadeProcessor
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.prompt import encode, parse_messages, render_chat
 from saccade.prompt.encode import end_token_id, token_id
 from saccade.roles import TEXT
-
-Progress = Callable[[int, int], None]
 
 _ROUNDING = 4  # machine epsilons
 _SUMMING = 1e-4  # what another order of summation may change
@@ -36,12 +34,12 @@ class Check:
 
     Attributes:
         name: What was looked at.
-        passed: Whether it is as it should be.
+        passed: Whether it is as it should be, None where that could not be decided.
         detail: What was found, and the remedy where it did not pass.
     """
 
     name: str
-    passed: bool
+    passed: bool | None
     detail: str
 
 
@@ -51,16 +49,20 @@ def examine(
     folder: Path,
     *,
     layouts: Sequence[Layout] = LAYOUTS,
+    samples: Sequence[Sample] = (),
     progress: Progress | None = None,
 ) -> Iterator[Check]:
     """Yield one check after the other; a check that fails does not stop the next.
+
+    Of a released checkpoint follow what its files say beside its tensors, and what they leave open.
 
     Args:
         model: The model as it was loaded.
         processor: Its processor.
         folder: The checkpoint that both were loaded from, native or released.
         layouts: Released layouts to recognize beside the native one.
-        progress: Told how many tensors of how many are compared.
+        samples: Pictures with text, on which questions that the files leave open are decided.
+        progress: Told how many steps of how many are done, first of comparing tensors, then of each such question.
     """
     files, probe = _Files(model, folder, layouts, progress), _Probe(model, processor)
     words = _Words(model.config, model.generation_config, processor)
@@ -80,15 +82,31 @@ def examine(
     )
     for name, check in checks:
         yield _tried(name, check)
+    yield from _released(files, processor, samples)
 
 
-def _tried(name: str, check: Callable[[], str]) -> Check:
+def _tried(name: str, check: Callable[[], str | tuple[bool | None, str]]) -> Check:
     try:
-        return Check(name, True, check())
+        found = check()
+        return Check(name, True, found) if isinstance(found, str) else Check(name, *found)
     except SaccadeError as error:
         return Check(name, False, str(error))
     except Exception as error:  # noqa: BLE001  (whatever fails is a finding)
         return Check(name, False, f"{type(error).__name__}: {first_line(error)}")
+
+
+def _released(files: _Files, processor: SaccadeProcessor, samples: Sequence[Sample]) -> Iterator[Check]:
+    """What the files of a release say beside its tensors, and what they leave open."""
+    try:
+        layout, stored = files.layout, files.stored
+    except SaccadeError:  # told above, where the tensors are compared
+        return
+    if layout is None:
+        return
+    for name, fact in layout.facts(files.folder, stored, processor.tokenizer):
+        yield _tried(name, fact)
+    for question in layout.questions(files.model.config):
+        yield _tried(question.name, partial(answer, question, files.model, processor, samples, files.progress))
 
 
 @dataclass(frozen=True)
@@ -101,10 +119,17 @@ class _Files:
     progress: Progress | None
 
     @cached_property
+    def layout(self) -> Layout | None:
+        """The released layout of the folder, None for a native one."""
+        return find_layout(read_json(self.folder / CONFIG_FILE), self.theirs, self.layouts, self.folder)
+
+    @cached_property
+    def theirs(self) -> dict[str, Tensor]:
+        return read_tensors(self.folder)
+
+    @cached_property
     def stored(self) -> dict[str, Tensor]:
-        config_json, tensors = read_json(self.folder / CONFIG_FILE), read_tensors(self.folder)
-        layout = next((layout for layout in self.layouts if layout.recognizes(config_json)), None)
-        return {layout.rename_to_ours(name): tensors[name] for name in tensors} if layout else tensors
+        return self.layout.table.to_ours(self.theirs) if self.layout else self.theirs
 
     @cached_property
     def loaded(self) -> dict[str, Tensor]:
@@ -123,7 +148,10 @@ class _Files:
         unused = sorted(self.stored.keys() - self.loaded.keys())
         if unused:
             raise CheckpointError(f"the model has no place for {listed(unused)}: use the config.json of these tensors")
-        return f"{len(self.stored)} tensors in {self.folder}"
+        left_out = self.layout.table.unused(self.theirs) if self.layout else []
+        size = sum(self.theirs[name].numel() for name in left_out)
+        rest = f", {len(left_out)} without a use left out: {listed(left_out)} ({size} parameters)" if left_out else ""
+        return f"{len(self.theirs)} tensors in {self.folder}{rest}"
 
     def equal(self) -> str:
         """SHA-256 of the bytes in memory and of the bytes in the file after the cast to the type in memory."""
@@ -206,11 +234,11 @@ class _Words:
 
     def round_trip(self) -> str:
         """A conversation rendered as segments and as a string gives one row of ids and roles."""
-        messages = [_asked("What is this?"), {"role": "assistant", "content": "A test."}, _asked("And this?")]
-        tokens = self.processor.image_processor.num_image_tokens(*_picture().size)
+        messages = [asked("What is this?"), {"role": "assistant", "content": "A test."}, asked("And this?")]
+        picture = self.processor.picture_segments(*smooth_picture().size)
         segments = render_chat(parse_messages(messages), self.config.prompt, generate=True)
-        row = encode(segments, self.processor.tokenizer, [tokens, tokens])
-        inputs = _inputs(self.processor, [messages])
+        row = encode(segments, self.processor.tokenizer, [picture, picture])
+        inputs = model_inputs(self.processor, [messages])
         for name, wanted in (("input_ids", row.input_ids), ("mm_token_type_ids", row.roles)):
             if inputs[name][0].tolist() != wanted:
                 raise CheckpointError(
@@ -228,7 +256,7 @@ class _Probe:
 
     @cached_property
     def _inputs(self) -> dict[str, Tensor]:
-        return _inputs(self._processor, [[_asked("What is this?")]])
+        return model_inputs(self._processor, [[asked("What is this?")]])
 
     @cached_property
     def _alone(self) -> Tensor:
@@ -246,7 +274,7 @@ class _Probe:
         return "equal to the last bit"
 
     def seeing(self) -> str:
-        other = self._run(_inputs(self._processor, [[_asked("What is this?", _turned())]]))
+        other = self._run(model_inputs(self._processor, [[asked("What is this?", turned_picture())]]))
         if torch.equal(other, self._alone):
             raise CheckpointError("two pictures give the same logits: the model does not see what it is shown")
         return f"differ by {_difference(other, self._alone):.1e}"
@@ -254,9 +282,9 @@ class _Probe:
     def batched(self) -> str:
         """Each of two rows of its own length and with a picture of its own, beside the other and alone."""
         longer = "Is this picture, which no camera took, lighter on its left side or on its right side?"
-        talks = [[_asked("What is this?")], [_asked(longer, _turned())]]
-        alone = torch.cat([self._alone, self._run(_inputs(self._processor, talks[1:]))])
-        together = self._run(_inputs(self._processor, talks))
+        talks = [[asked("What is this?")], [asked(longer, turned_picture())]]
+        alone = torch.cat([self._alone, self._run(model_inputs(self._processor, talks[1:]))])
+        together = self._run(model_inputs(self._processor, talks))
         return self._close(together, alone, "a row gets other logits beside another")
 
     def cached(self) -> str:
@@ -305,32 +333,3 @@ def _checksum(tensor: Tensor) -> str:
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _picture() -> Image.Image:
-    """A smooth picture with an edge, wider than high."""
-    y, x = np.mgrid[:40, :61]
-    return Image.fromarray(np.stack([4 * x, 6 * y, 255 * (x > y)], axis=2).astype(np.uint8))
-
-
-def _turned() -> Image.Image:
-    """Another picture, higher than wide."""
-    return _picture().transpose(Image.Transpose.ROTATE_90)
-
-
-def _asked(text: str, picture: Image.Image | None = None) -> dict[str, Any]:
-    shown = {"type": "image", "image": picture or _picture()}
-    return {"role": "user", "content": [shown, {"type": "text", "text": text}]}
-
-
-def _inputs(processor: SaccadeProcessor, conversations: list[Any]) -> dict[str, Tensor]:
-    """Return the model's inputs by the way of the chat template's string, padded on the left."""
-    batch: Any = processor.apply_chat_template(
-        conversations,
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        processor_kwargs={"padding": True, "padding_side": "left"},
-    )
-    return {name: batch[name] for name in ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values")}

@@ -15,6 +15,7 @@ from transformers import PhiConfig
 
 from saccade import presets
 from saccade.checkpoint.layouts import Layout, Shapes
+from saccade.checkpoint.table import Table
 from saccade.config import ImageConfig, SaccadeConfig
 from saccade.errors import CheckpointError
 
@@ -70,7 +71,7 @@ _PICTURES: dict[tuple[bool, str], dict[str, Any]] = {
 _PROJECTOR_TYPE = "mlp2x_gelu"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FlashSlothLayout(Layout):
     """The layout with the published facts that neither config.json nor a tensor's shape tells.
 
@@ -246,6 +247,6 @@ FLASHSLOTH = FlashSlothLayout(
     name="FlashSloth",
     model_type="flashsloth",
     architecture="FlashSlothForCausalLM",
-    table=_TABLE,
+    table=Table(_TABLE),
     published=presets.flashsloth,
 )

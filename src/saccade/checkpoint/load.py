@@ -12,17 +12,21 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
-from transformers.utils import GENERATION_CONFIG_NAME, logging
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from saccade.checkpoint.files import CONFIG_FILE, first_line, listed, read_json, read_tensors, resolve
 from saccade.checkpoint.flashsloth import FLASHSLOTH
-from saccade.checkpoint.layouts import Layout
+from saccade.checkpoint.flashvl import FLASHVL
+from saccade.checkpoint.layouts import Layout, find_layout
+from saccade.checkpoint.quiet import quiet
+from saccade.checkpoint.table import Table
 from saccade.config import SaccadeConfig
 from saccade.errors import CheckpointError, SaccadeError
 from saccade.image.processor import SaccadeProcessor, build_processor
 from saccade.model import SaccadeForConditionalGeneration
+from saccade.prompt.encode import token_id
 
-LAYOUTS: tuple[Layout, ...] = (FLASHSLOTH,)
+LAYOUTS: tuple[Layout, ...] = (FLASHSLOTH, *FLASHVL)
 
 
 def open_checkpoint(
@@ -50,20 +54,6 @@ def open_checkpoint(
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence transformers while it reads or writes: what it reports then is either raised as an error or expected."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-@contextmanager
 def _reading(what: str, folder: Path) -> Iterator[None]:
     """Turn what transformers raises over an unreadable file into one sentence."""
     try:
@@ -80,47 +70,30 @@ def _open(
     folder: Path, dtype: torch.dtype | None, device: str | torch.device | None, layouts: Sequence[Layout]
 ) -> tuple[SaccadeForConditionalGeneration, SaccadeProcessor]:
     config_json = read_json(folder / CONFIG_FILE)
-    if config_json.get("model_type") == SaccadeConfig.model_type:
+    tensors = read_tensors(folder)
+    layout = find_layout(config_json, tensors, layouts, folder)
+    if layout is None:
         with _reading("configuration", folder):
             config = SaccadeConfig.from_pretrained(folder)
         with _reading("processor", folder):
             processor = SaccadeProcessor.from_pretrained(folder)
-        model = _build(config, read_tensors(folder), folder, dtype, device)
+        model = _build(config, tensors, folder, dtype, device)
         if (folder / GENERATION_CONFIG_NAME).is_file():
             with _reading("generation configuration", folder):
                 model.generation_config = GenerationConfig.from_pretrained(folder)
         return model, processor
-    layout = _find_layout(config_json, layouts, folder)
-    theirs = read_tensors(folder)
-    config = layout.to_config(config_json, {name: tuple(tensor.shape) for name, tensor in theirs.items()})
+    with _reading("configuration", folder):
+        config = layout.to_config(config_json, layout.shapes(tensors))
     tokenizer = _released_tokenizer(folder, config)
-    model = _build(config, _renamed(theirs, layout), folder, dtype, device, layout)
+    model = _build(config, layout.table.to_ours(tensors), folder, dtype, device, layout.table)
+    stops = [tokenizer.eos_token_id, *(token_id(token, tokenizer) for token in layout.stops)]
     model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=stops if len(stops) > 1 else stops[0],
+        pad_token_id=tokenizer.pad_token_id,
+        use_cache=True,
     )
     return model, build_processor(config, tokenizer)
-
-
-def _find_layout(config_json: dict[str, Any], layouts: Sequence[Layout], folder: Path) -> Layout:
-    for layout in layouts:
-        if layout.recognizes(config_json):
-            return layout
-    known = ", ".join([SaccadeConfig.model_type, *(layout.model_type for layout in layouts)])
-    raise CheckpointError(
-        f"{folder / CONFIG_FILE} declares model_type {config_json.get('model_type')!r}, which is none of {known}: use "
-        "a checkpoint in one of these layouts"
-    )
-
-
-def _renamed(theirs: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
-    """Return the tensors under our names."""
-    ours = {layout.rename_to_ours(name): tensor for name, tensor in theirs.items()}
-    if len(ours) != len(theirs):
-        twice = sorted(
-            name for name in theirs if layout.rename_to_ours(name) != name and layout.rename_to_ours(name) in theirs
-        )
-        raise CheckpointError(f"{listed(twice)} is there under our name too: keep one of the two")
-    return ours
 
 
 def _build(
@@ -129,9 +102,10 @@ def _build(
     folder: Path,
     dtype: torch.dtype | None,
     device: str | torch.device | None,
-    layout: Layout | None = None,
+    table: Table | None = None,
 ) -> SaccadeForConditionalGeneration:
     """Return the model with exactly these tensors."""
+    table = table or Table(())
     loaded: Any = SaccadeForConditionalGeneration.from_pretrained(
         None,
         config=config,
@@ -144,18 +118,16 @@ def _build(
     model: SaccadeForConditionalGeneration = loaded[0]
     info: dict[str, Any] = loaded[1]
 
-    def name_in_file(name: str) -> str:
-        return layout.rename_to_theirs(name) if layout else name
-
     problems = []
     for word in ("missing", "unexpected"):
-        names = sorted(map(name_in_file, info[f"{word}_keys"]))
+        names = sorted(set(map(table.name_of_theirs, info[f"{word}_keys"])))
         if names:
             problems.append(f"{len(names)} {word}: {listed(names)}")
-    shapes = [
-        f"{name_in_file(name)} is {list(found)} instead of {list(wanted)}"
+    shapes = {
+        f"{table.name_of_theirs(name)} is {table.shape_of_theirs(name, found)} instead of "
+        f"{table.shape_of_theirs(name, wanted)}"
         for name, found, wanted in info["mismatched_keys"]
-    ]
+    }
     if shapes:
         problems.append(f"{len(shapes)} of another shape: {listed(sorted(shapes))}")
     if problems:
@@ -179,18 +151,18 @@ def _common_dtype(tensors: dict[str, Tensor], folder: Path) -> torch.dtype:
 def _released_tokenizer(folder: Path, config: SaccadeConfig) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a released folder with the tokens of the template in their places.
 
-    The query token and the end of an answer are normally there; the picture placeholder never is, because the reference
-    splits prompts at its spelling. What is missing is appended in the order in which the reference adds it, then
-    checked.
+    The query token and the end of an answer are normally there; the picture placeholder never is, because the
+    references add it when they run, or split prompts at its spelling. What is missing is appended in the order in which
+    they add it, then checked.
     """
     with _reading("tokenizer", folder):
         # The tokenizer's files name its class; an empty configuration keeps transformers from reading the foreign one.
         tokenizer = AutoTokenizer.from_pretrained(folder, config=PreTrainedConfig())
     prompt: Any = config.prompt
-    for token in (prompt.query_token, prompt.assistant_end, prompt.image_token):
+    for token in filter(None, (prompt.query_token, prompt.assistant_end, prompt.image_token)):
         tokenizer.add_tokens([token], special_tokens=True)
     for token, wanted in ((prompt.query_token, config.query_token_id), (prompt.image_token, config.image_token_id)):
-        found = tokenizer.convert_tokens_to_ids(token)
+        found = None if token is None else tokenizer.convert_tokens_to_ids(token)
         if found != wanted:
             raise CheckpointError(
                 f"the tokenizer in {folder} gives {token} the id {found}, but the weights know it as {wanted}: use the "

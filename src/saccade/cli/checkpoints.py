@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from saccade.cli.shell import DtypeOption, prepare_libraries, stdout
+from saccade.cli.shell import DtypeOption, prepare_libraries, stdout, warnings_told
 
 
 def convert(
@@ -25,5 +25,6 @@ def convert(
     from saccade.checkpoint import convert as rewrite
     from saccade.vlm import parse_dtype
 
-    folder = rewrite(source, target, to=layout, dtype=parse_dtype(dtype))  # type: ignore[arg-type]  # an unknown layout is told by convert itself
+    with warnings_told():
+        folder = rewrite(source, target, to=layout, dtype=parse_dtype(dtype))  # type: ignore[arg-type]  # an unknown layout is told by convert itself
     stdout().print(f"wrote [bold]{escape(str(folder))}[/]", soft_wrap=True)

@@ -36,6 +36,9 @@ def explain(
 ) -> None:
     """Ask a question and draw what the model looked at for its answer.
 
+    The page shows the picture with its tiles, the answer's attention laid on it, and the weights of the compressor and
+    of the query module where the model has them.
+
     Example:  saccade explain photo.jpg "What color is the circle?" --out explanation.png
     """
     files = [out] if arrays is None else [out, arrays]

@@ -66,7 +66,7 @@ def ablate(
 ) -> None:
     """Repeat the papers' ablations on the rendered world; the same command again runs what is still missing.
 
-    Every variant is trained for about two minutes on the frozen tower of --model.
+    Every variant is trained for a few minutes on the frozen tower of --model.
 
     Example:  saccade train ablate table3 --seeds 1 --out runs/table3
     """
