@@ -16,7 +16,7 @@ import plain
 import small
 from helpers_vlm import byte_tokenizer, picture, tiny_config, tiny_vlm
 from saccade.config import AverageConfig, ImageConfig, PromptConfig, QueryConfig
-from saccade.errors import ConfigError, ImageError, PromptError
+from saccade.errors import ImageError, PromptError
 from saccade.explain import attend, grid_boxes, to_map
 from saccade.explain.attention import _listen
 from saccade.explain.colors import heat, lightness
@@ -269,8 +269,8 @@ def test_the_bundled_model_explains_a_bundled_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "held", "sentence"),
     [
-        (BLIND, {"sap"}, "no embedded queries"),
-        ({"compressor": AverageConfig(window=2)}, {"query_image", "query_text"}, "is not SAP"),
+        (BLIND, {"sap", "answer_image"}, "no embedded queries"),
+        ({"compressor": AverageConfig(window=2)}, {"query_image", "query_text", "answer_image"}, "is not SAP"),
     ],
 )
 def test_what_a_model_lacks_is_said(
@@ -279,19 +279,15 @@ def test_what_a_model_lacks_is_said(
     from saccade.explain import explanation
 
     made = tiny_vlm(**changes).explain(picture(1), "What?", max_new_tokens=1)
-    assert made.arrays().keys() == held | {"boxes", "words"}
-    assert {name for name in ("sap", "query_image", "query_text") if made.to_dict()[name] is not None} == held
+    assert made.arrays().keys() == held | {"boxes", "kept", "rows", "words"}
+    weights = ("answer_image", "sap", "query_image", "query_text")
+    assert {name for name in weights if made.to_dict()[name] is not None} == held
     told: list[Any] = []
     draw_page = explanation.draw_page
     monkeypatch.setattr(explanation, "draw_page", lambda *page: told.append(page[-1]) or draw_page(*page))
     assert made.draw().height > 100
     assert len(told[0]) == 1
     assert sentence in told[0][0]
-
-
-def test_a_model_without_weights_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'average'"):
-        tiny_vlm(**BLIND, compressor=AverageConfig(window=2)).explain(picture(1), "What?")
 
 
 def test_one_picture_is_needed_and_its_pixels(vlm: VLM) -> None:

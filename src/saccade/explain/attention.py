@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from saccade.config import SaccadeConfig, SapConfig
-from saccade.errors import ConfigError, PromptError
+from saccade.errors import PromptError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.model.compress import SpatialAttentionPooling, to_windows
 from saccade.model.query import EmbeddedQuery, QueryContext
@@ -44,7 +43,8 @@ class Attention:
 def attend(model: SaccadeForConditionalGeneration, inputs: Mapping[str, torch.Tensor]) -> list[Attention]:
     """Run a batch of prompts through the model once and return what each row looked at.
 
-    The weights are those that the modules return or compute in their own forward; nothing is generated.
+    The weights are those that the modules return or compute in their own forward; nothing is generated. A model with
+    neither SAP nor EmbQ has none.
 
     Args:
         model: The model, in evaluation mode.
@@ -55,10 +55,8 @@ def attend(model: SaccadeForConditionalGeneration, inputs: Mapping[str, torch.Te
         One for every row.
 
     Raises:
-        ConfigError: when the model has no attention weights to show.
         PromptError: when no row shows a picture or, with EmbQ, none has query tokens, and without `view_index`.
     """
-    check_explainable(model.config)
     if "image_features" not in inputs:
         raise PromptError("there is no picture to look at: give every question its picture")
     if "view_index" not in inputs:
@@ -69,15 +67,6 @@ def attend(model: SaccadeForConditionalGeneration, inputs: Mapping[str, torch.Te
     sap = _pooled(model, inputs["image_features"])
     read = _read(model, inputs)
     return [_row(row, index[index >= 0], sap, read) for row, index in enumerate(inputs["view_index"])]
-
-
-def check_explainable(config: SaccadeConfig) -> None:
-    """Raise ConfigError when a model has neither SAP nor EmbQ."""
-    if config.query is None and not isinstance(config.compressor, SapConfig):
-        raise ConfigError(
-            f"the model has no embedded queries, and its compressor {config.compressor.kind!r} weighs all patches "
-            "alike, so there is nothing to explain: use a model with a 'sap' compressor or a query module"
-        )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from saccade.explain.colors import heat, lightness
 from saccade.explain.maps import Box, to_map
+from saccade.explain.marks import hatch, outline
 
 Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -22,6 +23,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _PAGE, _INK, _DIM = (18, 18, 23), (240, 240, 245), (152, 152, 166)
 _WIDTH, _MARGIN, _GAP = 960, 36, 20
 _TOP_COLUMNS, _QUERY_COLUMNS = 3, 5
+_FEW_COLUMNS = {1: 2, 2: 2, 4: 4}  # where so many large panels would fill rows of three badly
 _TALLEST = 1.25  # of a panel's width
 _LARGE, _TEXT, _SMALL = 25, 17, 14
 _SCALE_WIDTH, _SCALE_HEIGHT = 160, 10
@@ -37,11 +39,15 @@ class Panel:
         title: What it shows.
         note: A second, smaller line.
         weights: `[views, grid, grid]` to lay on the picture; None shows the picture alone.
+        lines: Boxes to draw a line around, in pixels of the picture.
+        shared: Boxes to hatch where two or more of them overlap, in pixels of the picture.
     """
 
     title: str
     note: str
     weights: NDArray[np.float32] | None = None
+    lines: Sequence[Box] = ()
+    shared: Sequence[Box] = ()
 
 
 def draw_page(
@@ -67,7 +73,7 @@ def draw_page(
     heads = [_lines(heading[0], _LARGE, _INK), _lines(heading[1], _LARGE, _shade(0.75))]
     parts = [
         *heads,
-        _panels(picture, boxes, top, _TOP_COLUMNS),
+        _panels(picture, boxes, top, _FEW_COLUMNS.get(len(top), _TOP_COLUMNS)),
         *([_panels(picture, boxes, small, _QUERY_COLUMNS)] if small else []),
         *([_words(words)] if words else []),
         _scale(),
@@ -90,13 +96,17 @@ def overlay(
 
     Where the picture is even, the colors are those of the scale.
     """
-    scale_x, scale_y = size[0] / picture.width, size[1] / picture.height
-    scaled = [(left * scale_x, top * scale_y, right * scale_x, bottom * scale_y) for left, top, right, bottom in boxes]
-    laid = to_map(weights, scaled, *size)
+    laid = to_map(weights, _scaled(boxes, picture, size), *size)
     strength = laid / max(float(laid.max()), _TINY)
     lines = _outlines(np.asarray(picture.resize(size), dtype=np.float64))[..., None]
     # Light upon light ("screen"): where the picture is the same, more weight is always lighter.
     return Image.fromarray((lines + heat(strength) * (1 - lines / 255)).round().astype(np.uint8))
+
+
+def _scaled(boxes: Sequence[Box], picture: Image.Image, size: tuple[int, int]) -> list[Box]:
+    """Bring boxes in pixels of the picture to a panel of `size`."""
+    across, down = size[0] / picture.width, size[1] / picture.height
+    return [(left * across, top * down, right * across, bottom * down) for left, top, right, bottom in boxes]
 
 
 def _outlines(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -121,7 +131,8 @@ def _panels(picture: Image.Image, boxes: Sequence[Box], panels: Sequence[Panel],
         ink.text((x, y), panel.title, fill=_INK, font=_font(_TEXT))
         ink.text((x, y + _line_height(_TEXT)), panel.note, fill=_DIM, font=_font(_SMALL))
         shown = picture.resize(size) if panel.weights is None else overlay(picture, boxes, panel.weights, size)
-        block.paste(shown, (x, y + head))
+        shown = hatch(shown, _scaled(panel.shared, picture, size))
+        block.paste(outline(shown, _scaled(panel.lines, picture, size)), (x, y + head))
     return block
 
 

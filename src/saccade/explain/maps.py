@@ -1,4 +1,4 @@
-"""From patches to the picture: each patch's weight is spread evenly over the pixels that the patch shows."""
+"""From patches to the picture: where views lie, and each patch's weight spread evenly over the pixels it shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def grid_boxes(width: int, height: int, config: SaccadeConfig) -> tuple[Box, ...
     """Return what the patches of each view cover, as (left, top, right, bottom) in pixels of the picture.
 
     Where the patch size does not divide the side of a view, the tower leaves a rim at the right and the bottom unseen.
-    A box may reach beyond the picture, where a view is padded.
+    A box reaches beyond the picture where a view is padded or has a frame; tiles with a margin overlap.
 
     Args:
         width: Width of the picture in pixels.
@@ -28,17 +28,27 @@ def grid_boxes(width: int, height: int, config: SaccadeConfig) -> tuple[Box, ...
         ImageError: when a side is not positive.
     """
     seen = config.grid * config.vision_config.patch_size / config.image.side
-    boxes = (view.box for view in views(width, height, config.image))
-    return tuple(
-        (left, top, left + seen * (right - left), top + seen * (bottom - top)) for left, top, right, bottom in boxes
-    )
+    return tuple(_part(view.box, 0, seen) for view in views(width, height, config.image))
+
+
+def kept_boxes(width: int, height: int, config: SaccadeConfig) -> tuple[Box, ...]:
+    """Return what is each view's own, without its margin, like `grid_boxes`; that of tiles does not overlap."""
+    margin = config.image.margin / config.image.side
+    return tuple(_part(view.box, margin, 1 - margin) for view in views(width, height, config.image))
+
+
+def _part(box: Box, start: float, stop: float) -> Box:
+    """Return the part of a box between two fractions of each of its sides."""
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    return (left + start * width, top + start * height, left + stop * width, top + stop * height)
 
 
 def to_map(weights: NDArray[np.float32], boxes: Sequence[Box], width: int, height: int) -> NDArray[np.float32]:
     """Lay the weights of patches on the picture.
 
     Exact in areas: a pixel that a patch covers in part gets that part of its share. The map sums to the sum of the
-    weights, but for what lies on padding, which is dropped. Views that overlap add up.
+    weights, but for what lies on padding or on a frame, which shows nothing and is dropped. Views that overlap add up.
 
     Args:
         weights: `[views, rows, columns]`.
