@@ -20,19 +20,21 @@ from saccade.data.collate import Sample
 from saccade.data.scenes.frozen import _QUOTAS
 from saccade.errors import ConfigError, DataError
 from saccade.evaluate import provenance
+from saccade.image.geometry import num_views
 from saccade.model import SaccadeForConditionalGeneration
-from saccade.presets import nano
+from saccade.presets import nano, nano_flashvl_iss
 from saccade.train.questions import Encoder, QuestionDataset
 from saccade.train.run import load_tokenizer
+from saccade.train.world import question_types
 from small import config as small_config
 
-TABLE3 = STUDIES["table3"]
+TABLE3, TABLE6 = STUDIES["table3"], STUDIES["table6"]
 
 
 def result(variant: str, seed: int, accuracy: float) -> dict:
     family = {"accuracy": accuracy, "blank_accuracy": 0.2, "n": 500}
     facts = {"base": "nano", "machine": "a laptop", "torch": "2", "transformers": "5", "commit": "abc1234"}
-    sizes = {"visual_tokens": 9, "queries": 9}
+    sizes = {"visual_tokens": 9, "queries": 9, "pointing": 0.25}
     return {"variant": variant, "seed": seed, "families": {"objects": family, "digits": family}, **sizes, **facts}
 
 
@@ -45,16 +47,51 @@ def test_letters_of_a_size_are_scored_apart_by_what_is_read():
     apart = STUDIES["resolution"].scored_apart
     assert forms_score(read, apart["large letters"]) == pytest.approx(75.0)
     assert forms_score(read, apart["small letters"]) == pytest.approx(25.0)
-    assert {form for forms in apart.values() for form in forms} <= set(_QUOTAS["text"])
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_variants_are_models_and_blocks_name_them(name):
-    for build in STUDIES[name].variants.values():
+    known = STUDIES[name]
+    for build in known.variants.values():
         build().check()
-    for block in STUDIES[name].blocks:
+    for block in known.blocks:
         named = set(block.variants) | {side for claim in block.claims for side in (claim.better, claim.worse)}
-        assert named <= set(STUDIES[name].variants)
+        assert named <= set(known.variants)
+        assert {claim.on for claim in block.claims} <= {"", *known.scored_apart}
+    forms = {form for forms in known.scored_apart.values() for form in forms}
+    assert forms <= {form for family in known.families for form in _QUOTAS[family]}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_stage_emphasizes_what_their_families_ask(name):
+    stage = cell.stage(STUDIES[name])
+    assert stage.emphasis.keys() <= question_types(STUDIES[name].families)
+    assert stage.steps == STUDIES[name].steps
+
+
+def test_all_questions_about_seams_are_scored_apart():
+    assert {form for forms in TABLE6.scored_apart.values() for form in forms} == set(_QUOTAS["seams"])
+
+
+def test_a_claim_may_be_about_a_part_of_the_questions():
+    def scored(variant: str, seed: int, crossing: float) -> dict:
+        forms = {
+            form: {"accuracy": crossing if where == "crossing" else 0.5, "n": 10}
+            for where, forms in TABLE6.scored_apart.items()
+            for form in forms
+        }
+        families = {name: {"accuracy": 0.5, "blank_accuracy": 0.1, "n": 100, "forms": {}} for name in TABLE6.families}
+        families["seams"]["forms"] = forms
+        return {**result(variant, seed, 0.5), "families": families, "visual_tokens": 37.5, "pointing": None}
+
+    runs = [scored("plain tiling", seed, 0.25) for seed in range(2)] + [scored("ISS", seed, 0.5) for seed in range(2)]
+    page = render([(TABLE6, runs)])
+    assert "| ISS | 37.5 + 9 | 50.0 ± 0.0 | 50.0 ± 0.0 | 50.0 ± 0.0 | 50.0 ± 0.0 |" in page
+    assert "| plain tiling | 37.5 + 9 | 50.0 ± 0.0 | 50.0 ± 0.0 | 25.0 ± 0.0 | 50.0 ± 0.0 |" in page
+    verdicts = [line for line in page.splitlines() if line.startswith("- *ISS* ahead of *plain tiling*")]
+    assert "here +0.0 ± 0.0 points, in 0 of 2 runs; paper: mean of 11 +0.8" in verdicts[0]
+    assert "on crossing: here +25.0 ± 0.0 points, in 2 of 2 runs. **same direction**" in verdicts[1]
+    assert "on clear: here +0.0 ± 0.0 points, in 0 of 2 runs. **within noise**" in verdicts[2]
 
 
 def test_variants_differ_where_their_names_say():
@@ -95,9 +132,8 @@ def test_page_shows_means_spread_and_the_papers_figures():
         for seed in range(3)
     ]
     page = render([(TABLE3, runs)])
-    assert (
-        "| SAP | 9 + 9 | 61.0 ± 1.0 | 61.0 ± 1.0 | 61.0 ± 1.0 | 20.0 ± 0.0 | 3 | 60.2 | 86.4 | 1444.8 | 63.9 |" in page
-    )
+    scores = "61.0 ± 1.0 | 61.0 ± 1.0 | 61.0 ± 1.0 | 20.0 ± 0.0 | 25.0 ± 0.0"
+    assert f"| SAP | 9 + 9 | {scores} | 3 | 60.2 | 86.4 | 1444.8 | 63.9 |" in page
     assert "+10.0 ± 0.0 points, in 3 of 3 runs" in page
     assert "**same direction**" in page
     assert "EmbQ* ahead" not in page, "a claim without runs is left out"
@@ -109,28 +145,35 @@ def test_seeds_are_counted_per_study_and_figures_the_paper_lacks_are_dashes():
     runs = [result(name, 0, 0.5) for name in ("SAP", "average")]
     other = replace(TABLE3, name="other", title="Other")
     page = render([(replace(TABLE3, published=few), runs), (other, [*runs, {**result("SAP", 1, 0.5), "commit": None}])])
-    assert "| 50.0 | 50.0 | 50.0 | 20.0 | 1 | 59.6 | – | – | – |" in page
+    assert "| 50.0 | 50.0 | 50.0 | 20.0 | 25.0 | 1 | 59.6 | – | – | – |" in page
     assert "paper: GQA +0.6. **too few runs**" in page
     assert "1 seed;" in page.split("## Other")[0]
     assert "2 seeds;" in page.split("## Other")[1]
     assert "commit abc1234 and unknown." in page
 
 
-def test_cached_patches_give_the_loss_of_the_pictures(tmp_path):
+@pytest.mark.parametrize(("named", "preset"), [(TABLE3, nano), (TABLE6, nano_flashvl_iss)])
+def test_cached_patches_give_the_loss_of_the_pictures(named, preset, tmp_path, monkeypatch):
     torch.manual_seed(0)
-    model = SaccadeForConditionalGeneration(nano()).eval()
+    monkeypatch.setattr(cell, "ENCODED_AT_ONCE", 4)
+    model = SaccadeForConditionalGeneration(preset()).eval()
     encoder = Encoder(model.config, load_tokenizer("nano"))
-    shared = {"families": dict(TABLE3.families), "length": 6, "image": model.config.image, "encoder": encoder}
-    patches = cell.cached_patches(model, TABLE3, 6, tmp_path)
-    assert patches.shape == (6, 1, 81, 192)
-    assert np.array_equal(cell.cached_patches(model, TABLE3, 6, tmp_path), patches)
+    shared = {"families": dict(named.families), "length": 6, "image": model.config.image, "encoder": encoder}
+    patches = cell.cached_patches(model, named, 6, tmp_path)
+    again = cell.cached_patches(model, named, 6, tmp_path)
+    assert np.array_equal(again.patches, patches.patches)
+    assert np.array_equal(again.starts, patches.starts)
     assert len(list(tmp_path.iterdir())) == 1
     losses = []
     for stored in (None, patches):
-        data = QuestionDataset(**shared, patches=stored, stage=cell.stages(TABLE3)[1])
+        data = QuestionDataset(**shared, patches=stored, stage=cell.stage(named))
         with torch.no_grad():
             losses.append(model(**encoder.collate([data[2], data[5]])).loss)
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=1e-3)
+    counts = [len(data.views(number, data.scene(number))) for number in range(len(patches))]
+    shapes = [num_views(*data.scene(number).image.shape[1::-1], model.config.image) for number in range(len(patches))]
+    assert counts == shapes
+    assert (len(set(counts)) > 1) == (model.config.image.layout == "dynamic")
     assert isinstance(data[2][0], Sample)
     assert data[2][0].views.dtype == np.float16
 
@@ -156,7 +199,7 @@ def test_studies_that_presume_another_base_run_when_named(monkeypatch):
     monkeypatch.setattr(saccade.ablate, "run_studies", lambda studies, *_: chosen.append([s.name for s in studies]))
     for named in ([], ["resolution"]):
         assert CliRunner().invoke(app, ["train", "ablate", *named]).exit_code == 0
-    assert chosen == [["table3"], ["resolution"]]
+    assert chosen == [["table3", "initialization", "table8"], ["resolution"]]
 
 
 def test_the_tower_is_still_and_a_new_world_has_patches_of_its_own(tmp_path, monkeypatch):
@@ -164,7 +207,7 @@ def test_the_tower_is_still_and_a_new_world_has_patches_of_its_own(tmp_path, mon
     config.vision_config.attention_dropout = 0.5
     model = SaccadeForConditionalGeneration(config).train()
     first, again = (cell.cached_patches(model, TABLE3, 3, tmp_path / name) for name in "ab")
-    assert np.array_equal(first, again), "dropout is off"
+    assert np.array_equal(first.patches, again.patches), "dropout is off"
     monkeypatch.setattr(scenes, "WORLD_VERSION", "next")
     cell.cached_patches(model, TABLE3, 3, tmp_path / "a")
     assert len(list((tmp_path / "a").iterdir())) == 2
@@ -218,8 +261,7 @@ def test_the_page_keeps_the_studies_that_were_run_before(tmp_path, base, ran):
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        (lambda patch: patch.setattr(cell, "STEPS", {"captions": 60, "questions": 401}), "questions.steps"),
-        (lambda patch: patch.setattr(cell, "PICTURES", {"captions": 17, "questions": 16}), "captions.pictures"),
+        (lambda patch: patch.setattr(cell, "PICTURES", 17), "stage.pictures"),
         (lambda patch: patch.setattr(cell, "QUESTIONS", 9), "questions"),
         (lambda patch: patch.setattr(scenes, "WORLD_VERSION", "next"), "world"),
         (lambda patch: patch.setattr(cell, "digest", lambda model: "another"), "tower"),
@@ -253,16 +295,45 @@ def test_variants_of_one_file_and_another_tower_are_refused(tmp_path, base, ran)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_cell_trains_and_scores_a_variant(tmp_path, base, monkeypatch):
-    monkeypatch.setattr(cell, "STEPS", {"captions": 2, "questions": 2})
-    monkeypatch.setattr(cell, "PICTURES", {"captions": 2, "questions": 2})
+@pytest.fixture
+def short(monkeypatch):
+    """A study of two steps of two pictures and eight questions a family."""
+    monkeypatch.setattr(cell, "PICTURES", 2)
     monkeypatch.setattr(cell, "QUESTIONS", 8)
-    done = cell.run_cell(TABLE3, "SAP", 0, base, tmp_path)
-    again = cell.run_cell(TABLE3, "SAP", 0, base, tmp_path)
+    return lambda known: replace(known, steps=2)
+
+
+def test_a_cell_trains_and_scores_a_variant(tmp_path, base, short):
+    done = cell.run_cell(short(TABLE3), "SAP", 0, base, tmp_path)
+    again = cell.run_cell(short(TABLE3), "SAP", 0, base, tmp_path)
     assert {name: done[name] for name in done if name != "seconds"} == {
         name: again[name] for name in again if name != "seconds"
     }
     assert json.dumps(done)
     assert done["families"]["objects"]["n"] == 8
     assert done["queries"] == 0
+    assert done["pointing"] is None
+    assert done["visual_tokens"] == 9
     assert render([(TABLE3, [done])])
+
+
+def test_a_cell_trains_and_scores_pictures_of_different_numbers_of_tiles(tmp_path, base, short):
+    alone = replace(short(TABLE6), families={"seams": 1.0})
+    assert cell.settings(alone, base), "all variants have the tower of the base"
+    done = cell.run_cell(alone, "ISS", 0, base, tmp_path)
+    assert 3 * 49 < done["visual_tokens"] < 5 * 49
+    assert sum(form["n"] for form in done["families"]["seams"]["forms"].values()) == 8
+    assert render([(alone, [done])])
+
+
+def test_where_queries_look_is_scored_if_there_are_any(base, monkeypatch):
+    monkeypatch.setattr(cell, "POINTING_SCENES", 2)
+    assert -1 <= cell.pointing(base, TABLE3) <= 1
+    assert cell.pointing(base, STUDIES["resolution"]) is None, "nothing on a sign has a name"
+
+
+def test_a_study_of_no_paper_claims_none():
+    own = STUDIES["initialization"]
+    page = render([(own, [result("0.02", 0, 0.5), result("0.08", 0, 0.75)])])
+    assert "| 0.08 | 9 + 9 | 75.0 | 75.0 | 20.0 | 25.0 | 1 |" in page
+    assert "paper:" not in page

@@ -14,17 +14,18 @@ from transformers import TrainerControl
 from saccade import presets
 from saccade.data import scenes
 from saccade.data.scenes import Dice
+from saccade.data.scenes.frozen import _QUOTAS
 from saccade.errors import ConfigError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.roles import IMAGE
 from saccade.train.patches import patch_middles
 from saccade.train.progress import StopOnInterrupt
 from saccade.train.questions import CaptionDataset, Encoder, QuestionDataset, spread
-from saccade.train.recipes import nano, nano_hd, recipe
+from saccade.train.recipes import RECIPES, nano, nano_flashvl, nano_hd, recipe
 from saccade.train.run import load_tokenizer, run_recipe, train_stage
 from saccade.train.stages import Group, Recipe, Stage
 from saccade.train.trainer import assign_groups
-from saccade.train.world import Pictures
+from saccade.train.world import Pictures, StoredPatches, question_types
 from saccade.vlm import load
 
 FAMILIES = {"objects": 0.6, "digits": 0.4}
@@ -136,7 +137,7 @@ def test_one_process_with_several_gpus_is_refused(monkeypatch, tmp_path):
 
 
 def test_encoded_pictures_must_be_enough(tokenizer, tmp_path):
-    patches = np.zeros((2, 1, 81, 192), np.float16)
+    patches = StoredPatches(np.zeros((2, 81, 192), np.float16), np.arange(3))
     for task in ("patches", "questions"):
         with pytest.raises(ConfigError, match="encode them all"):
             train_stage(small_model(), tokenizer, stage(task), tmp_path, log=tmp_path / "log", seed=0, patches=patches)
@@ -168,6 +169,26 @@ def test_restarted_between_stages_equals_uninterrupted(tmp_path, monkeypatch):
     again = run_recipe(two, tmp_path / "again", workers=0)
     expected, found = (load_file(folder / "model.safetensors") for folder in (whole, again))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_the_first_scenes_show_every_type_of_question():
+    for family in scenes.FAMILIES:
+        assert question_types([family]) == {form.partition(".")[0] for form in _QUOTAS[family]}
+    assert question_types(["practice", "charts", "digits"]) == question_types(["charts"]) | question_types(["digits"])
+
+
+def test_emphasis_on_what_no_family_asks_is_refused(tokenizer, tmp_path):
+    wrong = stage("questions", emphasis={"side": 2.0, "vlaue": 2.0})
+    with pytest.raises(ConfigError, match=r"emphasizes vlaue, but its families ask only for color, count, "):
+        train_stage(small_model(), tokenizer, wrong, tmp_path, log=tmp_path / "log", seed=0)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_of_known_presets_and_emphasize_what_is_asked(name):
+    known = recipe(name)
+    presets.preset(known.preset).check()
+    for part in known.stages:
+        assert part.emphasis.keys() <= question_types(part.families)
 
 
 def test_groups_that_overlap_or_miss_are_errors():
@@ -208,6 +229,27 @@ def test_a_recipe_may_start_from_a_models_weights(tmp_path):
             run_recipe(other, tmp_path / "other", workers=0)
     finally:
         del presets.PRESETS["other"]
+
+
+def test_a_recipe_may_start_from_some_modules_of_another_model(tmp_path):
+    parent = nano_flashvl("iss")
+    tiny = {"steps": 1, "pictures": 1, "groups": (Group(pattern="lm_head", lr=1e-3),)}
+    short = parent.model_copy(update={"stages": tuple(part.model_copy(update=tiny) for part in parent.stages)})
+    trained, bundled = load(run_recipe(short, tmp_path, workers=0), dtype="float32").model, load(dtype="float32").model
+    assert trained.config.tokens_per_view == 49
+    for name, value in bundled.model.vision_tower.state_dict().items():
+        assert torch.equal(trained.model.vision_tower.state_dict()[name], value), name
+    for modules, said in ((("model.tower",), "does not have"), (("lm_head",), "module lm_head, do not fit")):
+        with pytest.raises(ConfigError, match=said):
+            run_recipe(short.model_copy(update={"base_modules": modules}), tmp_path / modules[0], workers=0)
+    with pytest.raises(ConfigError, match="taken from a base"):
+        Recipe(**(nano().model_dump() | {"base_modules": ("model.vision_tower",)}))
+
+
+def test_two_pictures_in_tiles_leave_room_for_words():
+    config = presets.nano_flashvl_iss()
+    most = 1 + config.image.max_tiles
+    assert 2 * most * config.tokens_per_view <= config.text_config.max_position_embeddings // 2
 
 
 def test_the_hd_recipe_trains_the_tower(tokenizer, tmp_path):
@@ -301,7 +343,15 @@ def test_caption_is_trained_whole(tokenizer):
 
 def test_patch_labels_are_for_one_view(tokenizer, tmp_path):
     model = SaccadeForConditionalGeneration(presets.nano_hd())
-    with pytest.raises(ConfigError, match="single layout"):
+    with pytest.raises(ConfigError, match=r"image.layout 'tiles'.* single layout"):
+        train_stage(model, tokenizer, stage("patches"), tmp_path, log=tmp_path / "log.jsonl", seed=0)
+
+
+@pytest.mark.parametrize(("field", "value"), [("margin", 10), ("fit", "pad")])
+def test_patch_labels_are_for_a_view_that_the_picture_fills(field, value, tokenizer, tmp_path):
+    model = small_model()
+    model.config.image = model.config.image.model_copy(update={field: value})
+    with pytest.raises(ConfigError, match=rf"image.{field} {value!r}: "):
         train_stage(model, tokenizer, stage("patches"), tmp_path, log=tmp_path / "log.jsonl", seed=0)
 
 

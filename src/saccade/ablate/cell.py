@@ -8,11 +8,11 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from transformers import set_seed
@@ -22,39 +22,46 @@ from saccade.config import SaccadeConfig
 from saccade.data import scenes
 from saccade.errors import ConfigError
 from saccade.evaluate import evaluate_world
+from saccade.evaluate.pointing import FAMILIES as POINTING_FAMILIES
+from saccade.evaluate.pointing import evaluate_pointing
 from saccade.evaluate.provenance import made_with
+from saccade.evaluate.world import items
+from saccade.image.geometry import num_image_tokens
 from saccade.image.processor import build_processor
 from saccade.image.transform import normalize
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.train.recipes import nano
 from saccade.train.run import train_stage
 from saccade.train.stages import Stage
-from saccade.train.world import Pictures
+from saccade.train.world import Pictures, StoredPatches, question_types
 from saccade.vlm import VLM
 
-# Two minutes on two cores; the stages are nano's, cut short.
-STEPS = {"captions": 60, "questions": 400}
-PICTURES = {"captions": 16, "questions": 16}
+PICTURES = 16
 # Spread evenly over the frozen test: its answers are balanced, and the page only reports, nothing is chosen by it.
 SPLIT = "test"
 QUESTIONS = 500
+POINTING_SCENES = 100
 ENCODED_AT_ONCE = 64
 
 
-def stages(study: Study) -> list[Stage]:
-    """The stages of a cell: nano's after the tower's, shorter, on the study's families."""
-    return [
-        stage.model_copy(
-            update={
-                "steps": STEPS[stage.name],
-                "pictures": PICTURES[stage.name],
-                "families": dict(study.families),
-                "describe": 0.0,
-            }
-        )
-        for stage in nano().stages
-        if stage.name in STEPS
-    ]
+def stage(study: Study) -> Stage:
+    """The one stage of a cell: nano's questions, fewer of them, on the study's families.
+
+    All questions of a picture are asked in one conversation, which shows no other: visual tokens are most of the work.
+    """
+    asked, questions = question_types(study.families), nano().stages[-1]
+    return questions.model_copy(
+        update={
+            "steps": study.steps,
+            "pictures": PICTURES,
+            "turns": questions.questions + 1,  # where a thing is comes on top
+            "emphasis": {type: times for type, times in questions.emphasis.items() if type in asked},
+            "families": dict(study.families),
+            "describe": 0.0,
+            "second_picture": 0.0,
+            "small_talk": 0.0,
+        }
+    )
 
 
 def settings(study: Study, base: VLM) -> dict[str, Any]:
@@ -67,8 +74,8 @@ def settings(study: Study, base: VLM) -> dict[str, Any]:
     for name, config in configs.items():
         _check_tower(name, config, base)
     shared = {"world": scenes.WORLD_VERSION, "tower": digest(base.model), "split": SPLIT, "questions": QUESTIONS}
-    for stage in stages(study):
-        shared |= {f"{stage.name}.{field}": value for field, value in stage.model_dump(mode="json").items()}
+    shared["pointing scenes"] = POINTING_SCENES
+    shared |= {f"stage.{field}": value for field, value in stage(study).model_dump(mode="json").items()}
     return shared | {f"variant {name}": _config_digest(config) for name, config in configs.items()}
 
 
@@ -95,27 +102,25 @@ def run_cell(study: Study, variant: str, seed: int, base: VLM, cache: Path) -> d
     model.model.vision_tower.load_state_dict(base.model.model.vision_tower.state_dict())
     tokenizer = base.processor.tokenizer
     processor = build_processor(config, tokenizer)
-    plan = stages(study)
-    patches = cached_patches(model, study, max(stage.steps * stage.pictures for stage in plan), cache)
+    asking = stage(study)
+    patches = cached_patches(model, study, asking.steps * asking.pictures, cache)
     with tempfile.TemporaryDirectory() as work:
-        for stage in plan:
-            folder = Path(work) / stage.name
-            log = Path(work) / "log.jsonl"
-            train_stage(
-                model, tokenizer, stage, folder, log=log, seed=seed, save_steps=stage.steps + 1, patches=patches
-            )
-    report = evaluate_world(VLM(model, processor, variant), tuple(study.families), split=SPLIT, limit=QUESTIONS)
+        folder, log = Path(work) / asking.name, Path(work) / "log.jsonl"
+        train_stage(model, tokenizer, asking, folder, log=log, seed=seed, save_steps=asking.steps + 1, patches=patches)
+    vlm = VLM(model, processor, variant)
+    report = evaluate_world(vlm, tuple(study.families), split=SPLIT, limit=QUESTIONS)
     return {
         "study": study.name,
         "variant": variant,
         "seed": seed,
         "families": report.to_dict()["families"],
+        "pointing": pointing(vlm, study),
         "world": scenes.WORLD_VERSION,
         "split": SPLIT,
-        "visual_tokens": patches.shape[1] * config.tokens_per_view,
+        "visual_tokens": visual_tokens(study, config),
         "queries": config.prompt.num_queries,
         "parameters": model.num_parameters(),
-        "steps": STEPS,
+        "steps": study.steps,
         "pictures": PICTURES,
         "base": base.name,
         "tower_sha256": digest(base.model),
@@ -123,6 +128,24 @@ def run_cell(study: Study, variant: str, seed: int, base: VLM, cache: Path) -> d
         "threads": torch.get_num_threads(),
         "seconds": round(time.perf_counter() - began, 1),
     }
+
+
+def pointing(vlm: VLM, study: Study) -> float | None:
+    """The pointing score of a model with queries, where the study shows what can be pointed at."""
+    families = [family for family in POINTING_FAMILIES if family in study.families]
+    if vlm.model.config.query is None or not families:
+        return None
+    report = evaluate_pointing(vlm, families, split=SPLIT, limit=POINTING_SCENES).to_dict()
+    return fmean(family["mean"] for family in report["families"].values())
+
+
+def visual_tokens(study: Study, config: SaccadeConfig) -> float:
+    """Visual tokens of a picture: the mean over the pictures that the questions of the test are about."""
+    asked = {(item.family, item.scene) for family in study.families for item in items(family, SPLIT, QUESTIONS)}
+    shown = [scenes.sketch(family, SPLIT, scene) for family, scene in sorted(asked)]
+    return round(
+        fmean(num_image_tokens(one.width, one.height, config.image, config.tokens_per_view) for one in shown), 1
+    )
 
 
 def digest(model: SaccadeForConditionalGeneration) -> str:
@@ -133,42 +156,40 @@ def digest(model: SaccadeForConditionalGeneration) -> str:
     return sha.hexdigest()
 
 
-def cached_patches(
-    model: SaccadeForConditionalGeneration, study: Study, count: int, folder: Path
-) -> NDArray[np.float16]:
-    """Return the patches `[count, views, patches, vision_dim]` of a study's training pictures, from the disk if there.
+def cached_patches(model: SaccadeForConditionalGeneration, study: Study, count: int, folder: Path) -> StoredPatches:
+    """Return the patches of a study's first training pictures, from the disk if there.
 
-    The tower is frozen, so every variant that cuts pictures alike reads the same file.
+    The tower is frozen, so every variant that cuts pictures alike reads the same files.
     """
     config = model.config
     cut = [config.image.model_dump(), config.vision.model_dump()]
     key = json.dumps([scenes.WORLD_VERSION, digest(model), *cut, dict(study.families), count])
-    file = folder / f"patches-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(f".{os.getpid()}.part")
-        _write_patches(model, config, Pictures(dict(study.families), count, config.image), unfinished)
-        unfinished.replace(file)
-    patches: NDArray[np.float16] = np.load(file, mmap_mode="r")
-    return patches
+    stored = folder / f"patches-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    if not stored.exists():
+        unfinished = stored.with_suffix(f".{os.getpid()}.part")
+        unfinished.mkdir(parents=True, exist_ok=True)
+        _write_patches(model, Pictures(dict(study.families), count, config.image), unfinished)
+        unfinished.replace(stored)
+    shape = (-1, config.patches_per_view, config.vision_config.hidden_size)
+    patches = np.memmap(stored / "patches", dtype=np.float16, mode="r").reshape(shape)
+    return StoredPatches(patches, np.load(stored / "starts.npy"))
 
 
-def _write_patches(
-    model: SaccadeForConditionalGeneration, config: SaccadeConfig, pictures: Pictures, file: Path
-) -> None:
+def _write_patches(model: SaccadeForConditionalGeneration, pictures: Pictures, folder: Path) -> None:
+    """Write the patches of all pictures one after the other, and where those of each picture start."""
     model.eval()
-    views = len(pictures.views(0, pictures.scene(0)))
-    shape = (len(pictures), views, config.patches_per_view, config.vision_config.hidden_size)
-    stored = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
-    for start in track(
-        range(0, len(pictures), ENCODED_AT_ONCE), "patches of the frozen tower", console=Console(stderr=True)
-    ):
-        numbers = range(start, min(start + ENCODED_AT_ONCE, len(pictures)))
-        cut = np.concatenate([pictures.views(number, pictures.scene(number)) for number in numbers])
-        with torch.no_grad():
-            patches = model.model.encode_views(torch.from_numpy(normalize(cut, config.image)))
-        stored[numbers.start : numbers.stop] = patches.numpy().reshape(len(numbers), *shape[1:])
-    stored.flush()
+    counts = []
+    with (folder / "patches").open("wb") as file:
+        for start in track(
+            range(0, len(pictures), ENCODED_AT_ONCE), "patches of the frozen tower", console=Console(stderr=True)
+        ):
+            numbers = range(start, min(start + ENCODED_AT_ONCE, len(pictures)))
+            cut = [pictures.views(number, pictures.scene(number)) for number in numbers]
+            with torch.no_grad():
+                pixels = torch.from_numpy(normalize(np.concatenate(cut), pictures.image))
+                model.model.encode_views(pixels).numpy().astype(np.float16).tofile(file)
+            counts += [len(views) for views in cut]
+    np.save(folder / "starts.npy", np.cumsum([0, *counts]))
 
 
 def _check_tower(variant: str, config: SaccadeConfig, base: VLM) -> None:

@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from saccade.config import SaccadeConfig
 from saccade.data.collate import Sample, collate
 from saccade.data.scenes import Dice, Question, Scene, ask_again, ask_to_describe, ask_where
-from saccade.image.geometry import num_image_tokens
+from saccade.image.geometry import view_rows
 from saccade.prompt.encode import Encoded, encode
-from saccade.prompt.render import Segment, render_chat, render_plain
+from saccade.prompt.render import Segment, picture_segments, render_chat, render_plain
 from saccade.train.conversations import (
     Conversation,
     Shown,
@@ -37,8 +37,9 @@ class Encoder:
     def __call__(self, segments: list[Segment], *sizes: tuple[int, int]) -> Encoded:
         """Encode segments that hold pictures of the given (width, height) in pixels."""
         config = self.config
-        counts = [num_image_tokens(*size, config.image, config.tokens_per_view) for size in sizes]
-        return encode(segments, self.tokenizer, counts)
+        arranged = [view_rows(*size, config.image) for size in sizes]
+        pictures = [picture_segments(rows, config.tokens_per_view, config.prompt) for rows in arranged]
+        return encode(segments, self.tokenizer, pictures)
 
     def collate(self, items: list[list[Sample]]) -> dict[str, torch.Tensor]:
         """Make one training batch of the samples of several pictures."""

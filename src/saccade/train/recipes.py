@@ -1,26 +1,32 @@
 """Recipes: functions that return stages. A variant calls its parent and changes a few fields."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from saccade.errors import ConfigError
 from saccade.train.stages import Group, Recipe, Stage
 
 WORLD = {"objects": 0.4, "digits": 0.2, "clutter": 0.1, "text": 0.2, "charts": 0.1}
+WORLD_IN_TILES = {"objects": 0.25, "digits": 0.1, "clutter": 0.1, "text": 0.2, "charts": 0.1, "seams": 0.25}
 ALL_BUT_TOWER_AND_QUERY = "compressor|multi_modal_projector|language_model|lm_head"
 
 
 def nano() -> Recipe:
-    """The bundled model: the tower on patches, then FlashSloth's two stages.
+    """The bundled model: the tower on patches, then all the rest on questions, as in FlashSloth's second stage.
 
-    The paper's first stage trains projector and SAP under a pretrained decoder. Nano's decoder starts from nothing, so
-    it learns from the captions as well; in the second stage, as in the paper, all but the tower is trained.
+    The paper's first stage teaches projector and SAP captions under a pretrained decoder. Nano's decoder starts from
+    nothing, and one that learns captions, in which the query tokens come last, learns to do without them: after that it
+    never looks through them. So it begins with questions, about one family, until the queries point.
     """
     return Recipe(
         name="nano",
         preset="nano",
         tokenizer="nano",
-        description="a tiny model of the rendered world: it knows colored shapes and digits, nothing else",
+        description=(
+            "a tiny model of the rendered world: it knows colored shapes, digits, short signs and small charts, "
+            "nothing else"
+        ),
         stages=(
             _patches(
                 "patches",
@@ -70,10 +76,45 @@ def nano_hd() -> Recipe:
                             Group(pattern="vision_tower", lr=1e-4),
                         ),
                         "steps": 2000,
+                        "emphasis": {type: times for type, times in questions.emphasis.items() if type != "value"},
                         "families": {"text": 0.5, "objects": 0.3, "digits": 0.2},
                     }
                 ),
             ),
+        }
+    )
+
+
+def nano_flashvl(layout: str) -> Recipe:
+    """Flash-VL at nano's size: captions, then questions, on nano's tower, which stays frozen.
+
+    The paper's first stage trains the adapter alone; this decoder starts from nothing, so it learns with it.
+
+    Args:
+        layout: "static", "dynamic" or "iss".
+    """
+    parent = nano()
+    groups = (Group(pattern=ALL_BUT_TOWER_AND_QUERY, lr=1e-3),)
+    questions = parent.stages[-1].model_copy(update={"groups": groups, "families": WORLD_IN_TILES})
+    captions = Stage(
+        name="captions",
+        task="captions",
+        groups=groups,
+        steps=400,
+        pictures=64,
+        families=WORLD_IN_TILES,
+        warmup=0.05,
+        weight_decay=0.05,
+        betas=(0.9, 0.98),
+    )
+    return parent.model_copy(
+        update={
+            "name": f"nano_flashvl_{layout}",
+            "preset": f"nano_flashvl_{layout}",
+            "base": "nano",
+            "base_modules": ("model.vision_tower",),
+            "description": "a tiny model of the rendered world: colored shapes, digits, signs and small charts",
+            "stages": (captions, questions),
         }
     )
 
@@ -111,7 +152,11 @@ def _patches(name: str, steps: int, families: dict[str, float], warmup: float) -
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"nano": nano, "nano_hd": nano_hd}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "nano": nano,
+    "nano_hd": nano_hd,
+    **{f"nano_flashvl_{layout}": partial(nano_flashvl, layout) for layout in ("static", "dynamic", "iss")},
+}
 
 
 def recipe(name: str) -> Recipe:

@@ -7,17 +7,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
-from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from saccade.checkpoint import open_checkpoint
-from saccade.config import SaccadeConfig
+from saccade.config import ImageConfig, SaccadeConfig
 from saccade.errors import ConfigError
 from saccade.image.processor import build_processor
 from saccade.model import SaccadeForConditionalGeneration
@@ -27,6 +25,7 @@ from saccade.train.progress import ProgressBar, StopOnInterrupt
 from saccade.train.questions import CaptionDataset, Encoder, QuestionDataset
 from saccade.train.stages import Recipe, Stage
 from saccade.train.trainer import StageTrainer
+from saccade.train.world import StoredPatches, question_types
 from saccade.vlm import load
 
 Task = tuple[nn.Module, Dataset[Any], Callable[[list[Any]], dict[str, torch.Tensor]]]
@@ -60,7 +59,7 @@ def run_recipe(recipe: Recipe, out: Path, *, workers: int = 1, save_steps: int =
     set_seed(recipe.seed)
     model = SaccadeForConditionalGeneration(config)
     if recipe.base is not None:
-        _start_from(recipe.base, model)
+        _start_from(recipe.base, recipe.base_modules, model)
     tokenizer = load_tokenizer(recipe.tokenizer)
     for number, stage in enumerate(recipe.stages):
         folder = out / f"{number}-{stage.name}"
@@ -98,15 +97,15 @@ def train_stage(
     workers: int = 1,
     save_steps: int = 200,
     compiled: bool = False,
-    patches: NDArray[np.float16] | None = None,
+    patches: StoredPatches | None = None,
 ) -> None:
     """Train one stage in place; checkpoints go to `folder`, and a run found there goes on.
 
-    `patches` `[pictures, views, patches, vision_dim]` are what the frozen tower makes of the stage's pictures, where
-    they were computed before.
+    `patches` are what the frozen tower makes of the stage's pictures, where they were computed before.
 
     Raises:
-        ConfigError: when the stage does not fit the processes, the picture layout or the patches.
+        ConfigError: when the stage does not fit the processes, the questions of its families, the way pictures become
+            views, or the patches.
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
     _processes([stage])
@@ -151,17 +150,34 @@ def _processes(stages: Sequence[Stage]) -> PartialState:
     return processes
 
 
-def _start_from(base: str, model: SaccadeForConditionalGeneration) -> None:
-    """Copy the weights of another model.
+def _start_from(base: str, modules: tuple[str, ...] | None, model: SaccadeForConditionalGeneration) -> None:
+    """Copy the weights of another model, of all of it or of some modules.
 
     Raises:
-        ConfigError: when its tensors have other names or shapes.
+        ConfigError: when a module is missing in either, or its tensors have other names or shapes.
     """
-    weights = load(base, device="cpu", dtype="float32").model.state_dict()
-    here = model.state_dict()
-    if {name: tensor.shape for name, tensor in weights.items()} != {name: value.shape for name, value in here.items()}:
-        raise ConfigError(f"the weights of base {base!r} do not fit the recipe's preset: change one of them")
-    model.load_state_dict(weights)
+    given = load(base, device="cpu", dtype="float32").model
+    for name in ("",) if modules is None else modules:  # the module without a name is the whole model
+        weights, own = (_weights_of(name, whole) for whole in (given, model))
+        if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in own.items()}:
+            raise ConfigError(
+                f"the weights of base {base!r}{name and f', module {name},'} do not fit the recipe's preset: change "
+                "one of them"
+            )
+        model.get_submodule(name).load_state_dict(weights)
+
+
+def _weights_of(name: str, model: SaccadeForConditionalGeneration) -> dict[str, torch.Tensor]:
+    """Return the weights of a module by name; raise ConfigError where the model has no such module."""
+    try:
+        module = model.get_submodule(name)
+    except AttributeError as error:
+        raise ConfigError(
+            f"base_modules names {name!r}, which the base or the recipe's preset does not have: name modules of both, "
+            "such as 'model.vision_tower'"
+        ) from error
+    weights: dict[str, torch.Tensor] = module.state_dict()
+    return weights
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -201,7 +217,7 @@ def _task(
     model: SaccadeForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     stage: Stage,
-    patches: NDArray[np.float16] | None,
+    patches: StoredPatches | None,
 ) -> Task:
     """Return what a stage trains, on which data, collated how."""
     config, length = model.config, stage.steps * stage.pictures
@@ -211,13 +227,15 @@ def _task(
             "encode them all, and leave them out where the tower is trained"
         )
     if stage.task == "patches":
-        if config.image.layout != "single":
-            raise ConfigError(
-                f"stage {stage.name} labels the patches of one view of a picture, not of a layout of "
-                f"{config.image.layout!r}: train the tower with the single layout first"
-            )
+        _check_labels_fit(stage, config.image)
         labelled = PatchDataset(stage.families, length, config.image, grid=config.grid)
         return PatchPretraining(model.model), labelled, partial(collate_patches, config)
+    unknown = stage.emphasis.keys() - question_types(stage.families) if stage.emphasis else ()
+    if unknown:
+        raise ConfigError(
+            f"stage {stage.name} emphasizes {', '.join(sorted(unknown))}, but its families ask only for "
+            f"{', '.join(sorted(question_types(stage.families)))}: name types among these"
+        )
     encoder = Encoder(config, tokenizer)
     shared: dict[str, Any] = {
         "families": stage.families,
@@ -230,11 +248,24 @@ def _task(
     return model, data, encoder.collate
 
 
+def _check_labels_fit(stage: Stage, image: ImageConfig) -> None:
+    """Raise ConfigError where a view is not the whole picture squashed to a square, which patch labels divide."""
+    meant = {"layout": "single", "fit": "squash", "margin": 0}
+    wrong = [f"image.{name} {getattr(image, name)!r}" for name, value in meant.items() if getattr(image, name) != value]
+    if wrong:
+        raise ConfigError(
+            f"stage {stage.name} labels the patches of one view that the whole picture fills, not with "
+            f"{', '.join(wrong)}: train the tower with the single layout, fit 'squash' and margin 0 first"
+        )
+
+
 def _claim(recipe: Recipe, config: SaccadeConfig, out: Path) -> None:
     """Write the resolved recipe and its model into the folder, or check that they are those already there."""
     claim = {"recipe": recipe.model_dump(mode="json"), "model": config.definition()}
     file = out / "run.json"
     if not file.exists():
-        file.write_text(json.dumps(claim, indent=2) + "\n")
+        unfinished = file.with_suffix(".part")
+        unfinished.write_text(json.dumps(claim, indent=2) + "\n")
+        unfinished.replace(file)
     elif json.loads(file.read_text()) != claim:
         raise ConfigError(f"{out} holds a run of another recipe (see {file}): choose an empty folder, or remove it")

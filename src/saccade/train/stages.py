@@ -33,7 +33,7 @@ class Stage(Frozen):
         pictures: Pictures in a step.
         questions: Questions asked of a picture in a step ("questions" only).
         turns: Questions of a picture in one conversation; they are asked in several.
-        emphasis: How many times as often as others a type of question is asked ("questions" only).
+        emphasis: How many times as often as others a type of question of the families is asked ("questions" only).
         where: Share of the pictures of which it is also asked where something is ("questions" only).
         describe: Share of the pictures whose caption is also asked for ("questions" only).
         second_picture: Share of the pictures that share a conversation with another one ("questions" only).
@@ -75,6 +75,8 @@ class Recipe(Frozen):
         tokenizer: A folder of the package's assets, or a path, that holds the tokenizer.
         stages: In order; each starts from the weights the one before left.
         base: Name, folder or hub id of the model whose weights the first stage starts from; None for fresh weights.
+        base_modules: Modules, by their names in the model (`model.vision_tower`), that start from the weights of
+            `base`, all others being fresh; None for the whole model.
         seed: Of weights, order of the data, and dropout.
         description: One line for people, kept in the trained model's configuration.
     """
@@ -84,6 +86,7 @@ class Recipe(Frozen):
     tokenizer: str
     stages: tuple[Stage, ...] = Field(min_length=1)
     base: str | None = None
+    base_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     seed: int = 0
     description: str | None = None
 
@@ -92,4 +95,10 @@ class Recipe(Frozen):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages share a name: {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _modules_have_a_base(self) -> "Recipe":
+        if self.base_modules is not None and self.base is None:
+            raise ValueError("base_modules are taken from a base: name one, or leave them out")
         return self
