@@ -1,8 +1,8 @@
-"""Release nano: weights of a run into the package, scores into docs/results, and the card made from both.
+"""Release a model of nano's size: a run's weights into the package, scores into docs/results, and the card from both.
 
 saccade train run nano --out runs/nano
-python tools/release_nano.py --run runs/nano        # weights, scores, card
-python tools/release_nano.py                        # the card alone, from the scores that are there
+python tools/release_nano.py nano --run runs/nano   # weights, scores, card
+python tools/release_nano.py nano                   # the card alone, from the scores that are there
 """
 
 import argparse
@@ -16,26 +16,32 @@ import torch
 
 from saccade.data import scenes
 from saccade.evaluate.provenance import machine
-from saccade.train.recipes import nano
+from saccade.train.recipes import recipe
 
 REPO = Path(__file__).resolve().parents[1]
-ASSETS = REPO / "src" / "saccade" / "assets" / "nano"
+ASSETS = REPO / "src" / "saccade" / "assets"
 RESULTS = REPO / "docs" / "results"
 SPLITS = ("test", "shifted")
 MOST_BYTES = 12_000_000
 
-CARD = """# nano
+SHAPES = {
+    "nano": "A FlashSloth-shaped model of {parameters:,} parameters: a picture in 9 visual tokens and 9 queries.",
+    "nano_hd": (
+        "Nano on a thumbnail and four tiles: {parameters:,} parameters, a picture in 45 visual tokens and 9 queries."
+    ),
+}
+CARD = """# {name}
 
-A FlashSloth-shaped model of {parameters:,} parameters that ships with the package: a picture in {visual} visual tokens
-and {queries} queries.
-It was trained on the rendered world alone. It knows colored shapes on simple backgrounds (what color, what shape, how
-many, is there one, what is nearest, left or right, above or below) and digits, handwritten or printed. It knows nothing
-else: not photographs, not other words, not other questions. Ask about anything else and it will still answer, wrongly.
+{shape}
+It ships with the package and was trained on the rendered world alone. It knows colored shapes (what color, what shape,
+how many, is there one, what is nearest, left or right, above or below), digits, handwritten or printed, short signs in
+large letters, and small bar and line charts. It knows nothing else: not photographs, not other words, not other
+questions. Ask about anything else and it will still answer, wrongly.
 
 ## Training
 
 - Data: the rendered world, version {world}, training split; handwritten digits are rows 0 to 1346 of the UCI set.
-- Command: `saccade train run nano --out runs/nano`, then `python tools/release_nano.py --run runs/nano`.
+- Command: `saccade train run {name} --out runs/{name}`, then `python tools/release_nano.py {name} --run runs/{name}`.
 - Stages: {stages}; recipe and code as of commit {commit}.{note}
 - Machine and time: {machine}; {minutes:.0f} minutes, beside other work.
 
@@ -47,8 +53,8 @@ shades and phrasings that training never showed.
 
 {tables}
 
-Files: `docs/results/nano_test.json`, `docs/results/nano_shifted.json`; command `saccade eval --json --families
-{families} --split test|shifted`.
+Files: `docs/results/{name}_test.json`, `docs/results/{name}_shifted.json`; command `saccade eval --model {name} --json
+--families {families} --split test|shifted`.
 """
 
 
@@ -66,16 +72,13 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def card() -> str:
-    """The card's text, from the configuration, the recipe and the stored scores."""
-    config = json.loads((ASSETS / "config.json").read_text())
-    run = json.loads((RESULTS / "nano_run.json").read_text())
-    reports = {split: json.loads((RESULTS / f"nano_{split}.json").read_text()) for split in SPLITS}
-    grid = config["vision_config"]["image_size"] // config["vision_config"]["patch_size"]
+def card(name: str) -> str:
+    """The card's text, from the recipe and the stored scores."""
+    run = json.loads((RESULTS / f"{name}_run.json").read_text())
+    reports = {split: json.loads((RESULTS / f"{name}_{split}.json").read_text()) for split in SPLITS}
     return CARD.format(
-        parameters=run["parameters"],
-        visual=(grid // config["compressor"]["window"]) ** 2,
-        queries=config["query"]["num_queries"],
+        name=name,
+        shape=SHAPES[name].format(parameters=run["parameters"]),
         families=",".join(reports["test"]["families"]),
         world=reports["test"]["world"],
         stages=", ".join(
@@ -97,47 +100,51 @@ def minutes(log: Path) -> dict[str, float]:
     return {stage: round(value, 1) for stage, value in spent.items()}
 
 
-def release(run: Path, note: str) -> None:
+def release(name: str, run: Path, commit: str, note: str) -> None:
     """Cast the run's last weights to bfloat16, store them in the package, and score them."""
     from saccade.evaluate import evaluate_world
     from saccade.vlm import load
 
-    stages = nano().stages
-    source = run / f"{len(stages) - 1}-{stages[-1].name}" / "model"
+    trained, folder = recipe(name), ASSETS / name
+    source = run / f"{len(trained.stages) - 1}-{trained.stages[-1].name}" / "model"
     vlm = load(source, dtype=torch.bfloat16)
-    vlm.model.save_pretrained(ASSETS)
-    vlm.processor.save_pretrained(ASSETS)
-    size = sum(path.stat().st_size for path in ASSETS.iterdir())
+    vlm.model.config.description = trained.description
+    vlm.model.save_pretrained(folder)
+    vlm.processor.save_pretrained(folder)
+    size = sum(path.stat().st_size for path in folder.iterdir())
     if size > MOST_BYTES:
-        raise SystemExit(f"{ASSETS} holds {size:,} bytes, more than {MOST_BYTES:,}: make the model smaller")
+        raise SystemExit(f"{folder} holds {size:,} bytes, more than {MOST_BYTES:,}: make the model smaller")
     RESULTS.mkdir(parents=True, exist_ok=True)
-    shutil.copy(run / "log.jsonl", RESULTS / "nano_log.jsonl")
+    shutil.copy(run / "log.jsonl", RESULTS / f"{name}_log.jsonl")
     facts = {
         "parameters": vlm.model.num_parameters(),
         "machine": machine(),
         "minutes": minutes(run / "log.jsonl"),
         "stages": json.loads((run / "run.json").read_text())["recipe"]["stages"],
-        "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=REPO, text=True).strip(),
+        "commit": commit,
         "note": note,
     }
-    (RESULTS / "nano_run.json").write_text(json.dumps(facts, indent=1) + "\n")
-    released = load("nano")
-    trained_on = tuple(family for family in scenes.FAMILIES if any(family in stage.families for stage in stages))
+    (RESULTS / f"{name}_run.json").write_text(json.dumps(facts, indent=1) + "\n")
+    released = load(name)
+    seen = {family for stage in trained.stages for family in stage.families}
     for split in SPLITS:
-        report = evaluate_world(released, trained_on, split=split).to_dict()
-        (RESULTS / f"nano_{split}.json").write_text(json.dumps(report, indent=1) + "\n")
+        report = evaluate_world(released, tuple(f for f in scenes.FAMILIES if f in seen), split=split).to_dict()
+        (RESULTS / f"{name}_{split}.json").write_text(json.dumps(report, indent=1) + "\n")
         print(table(report))
 
 
 def main() -> None:
     """Release a run, or write the card again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="folder of a finished `saccade train run nano`")
+    parser.add_argument("name", choices=SHAPES, help="a recipe")
+    parser.add_argument("--run", type=Path, help="folder of a finished `saccade train run NAME`")
+    parser.add_argument("--commit", help="commit whose code trained it (default: the one that is checked out)")
     parser.add_argument("--note", default="", help="what the card says about how the run departed from its recipe")
     arguments = parser.parse_args()
     if arguments.run is not None:
-        release(arguments.run, arguments.note)
-    (ASSETS / "README.md").write_text(card())
+        here = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=REPO, text=True).strip()
+        release(arguments.name, arguments.run, arguments.commit or here, arguments.note)
+    (ASSETS / arguments.name / "README.md").write_text(card(arguments.name))
 
 
 if __name__ == "__main__":

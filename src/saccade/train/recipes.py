@@ -41,6 +41,20 @@ def nano() -> Recipe:
                 },
                 warmup=0.05,
             ),
+            _patches(
+                "reading",
+                steps=2800,
+                families={
+                    "pages": 0.45,
+                    "practice": 0.2,
+                    "objects": 0.1,
+                    "digits": 0.08,
+                    "clutter": 0.08,
+                    "text": 0.05,
+                    "charts": 0.04,
+                },
+                warmup=0.05,
+            ),
             _questions("looking", steps=700, families={"objects": 1.0}, schedule="constant_with_warmup"),
             _questions(
                 "questions",

@@ -8,6 +8,7 @@ from saccade.data.scenes.clutter import sketch_clutter
 from saccade.data.scenes.dice import Dice, dice_for
 from saccade.data.scenes.digits import sketch_digits
 from saccade.data.scenes.objects import sketch_objects
+from saccade.data.scenes.pages import sketch_pages
 from saccade.data.scenes.practice import sketch_practice
 from saccade.data.scenes.scene import SPLITS, VERSIONS, WORLD_VERSION, Scene, Sketch
 from saccade.data.scenes.seams import sketch_seams
@@ -32,8 +33,8 @@ _FAMILIES = {
     "seams": _Family(sketch_seams, since=3),
 }
 FAMILIES = tuple(_FAMILIES)
-# Drawn to learn from, never asked about: no test is made of it.
-_DRAWN = _FAMILIES | {"practice": _Family(sketch_practice, since=2)}
+# Drawn to learn from, never asked about: no test is made of them.
+_DRAWN = _FAMILIES | {"practice": _Family(sketch_practice, since=2), "pages": _Family(sketch_pages, since=3)}
 
 
 def families(version: str = WORLD_VERSION) -> tuple[str, ...]:
