@@ -17,6 +17,7 @@ from saccade.data.scenes import (
     ask_to_describe,
     ask_where,
     ask_without_picture,
+    patch_labels,
     render,
     sketch,
 )
@@ -243,3 +244,12 @@ def test_practice_questions_are_worded_anew_in_the_shifted_split(family: str) ->
 def test_a_caption_that_names_all_is_asked_for(family: str) -> None:
     for index in range(30):
         assert ask_to_describe(Dice(np.random.default_rng(index)), render(family, "train", index)) is not None
+
+
+def test_a_page_has_many_times_the_letters_of_a_sign() -> None:
+    labelled = {}
+    for family in ("pages", "text"):
+        drawn = [render(family, "train", index) for index in range(20)]
+        labelled[family] = sum(int((patch_labels(scene, 9)["character"] > 0).sum()) for scene in drawn)
+        assert all(scene.questions for scene in drawn) == (family == "text")
+    assert labelled["pages"] > 3 * labelled["text"]

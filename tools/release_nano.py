@@ -33,10 +33,9 @@ SHAPES = {
 CARD = """# {name}
 
 {shape}
-It ships with the package and was trained on the rendered world alone. It knows colored shapes (what color, what shape,
-how many, is there one, what is nearest, left or right, above or below), digits, handwritten or printed, short signs in
-large letters, and small bar and line charts. It knows nothing else: not photographs, not other words, not other
-questions. Ask about anything else and it will still answer, wrongly.
+It ships with the package: {description}. It was trained on pictures that the
+package renders, and never saw a photograph. Asked about anything else it will still answer, wrongly; the tables below
+name every kind of question that it was taught.
 
 ## Training
 
@@ -78,6 +77,7 @@ def card(name: str) -> str:
     reports = {split: json.loads((RESULTS / f"{name}_{split}.json").read_text()) for split in SPLITS}
     return CARD.format(
         name=name,
+        description=json.loads((ASSETS / name / "config.json").read_text())["description"],
         shape=SHAPES[name].format(parameters=run["parameters"]),
         families=",".join(reports["test"]["families"]),
         world=reports["test"]["world"],

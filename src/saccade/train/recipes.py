@@ -23,10 +23,7 @@ def nano() -> Recipe:
         name="nano",
         preset="nano",
         tokenizer="nano",
-        description=(
-            "a tiny model of the rendered world: it knows colored shapes, digits, short signs and small charts, "
-            "nothing else"
-        ),
+        description="a tiny model of the rendered world: it knows colored shapes and digits, nothing else",
         stages=(
             _patches(
                 "patches",
