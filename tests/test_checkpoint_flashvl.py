@@ -157,6 +157,8 @@ QUERY = "vit.encoder.layers.1.self_attn.q_proj.weight"
         ("dynamic", reshaped(QKV, 33, 12), rf"1 of another shape: {QKV} is \[33, 12\] instead of \[36, 12\]"),
         ("iss", reshaped(POSITIONS, 2, 144, 12), rf"{POSITIONS} is \[2, 144, 12\], but has to have one entry"),
         ("iss", reshaped(POSITIONS, 1, 100, 12), rf"{POSITIONS} is \[1, 100, 12\] instead of \[1, 144, 12\]"),
+        ("static", reshaped("adp.p0.0.weight"), r"adp\.p0\.0\.weight has shape \[\], but 1 axes are expected"),
+        ("static", reshaped("vit.embeddings.patch_embedding.weight"), r"has shape \[\], but 4 axes are expected"),
         ("iss", lambda tensors: {**tensors, "vit.head.probe": torch.zeros(1, 1, 12)}, "1 unexpected: vit.head.probe"),
         ("iss", lambda tensors: {**tensors, f"module.{NORM}": tensors[NORM].clone()}, f"{NORM} is there twice"),
     ],
@@ -166,6 +168,28 @@ def test_a_wrong_tensor_is_named_as_in_the_file(
 ) -> None:
     folder = changed(references[name], tmp_path / "spoiled", change)
     with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(folder, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "message"),
+    [
+        ("vision_config", "hidden_act", "glow", "cannot find 'glow'"),
+        ("vision_config", "num_attention_heads", 5, "divisible"),
+        ("vision_config", "num_attention_heads", 0, "zero"),
+        ("llm_config", "hidden_act", "glow", "cannot find 'glow'"),
+        ("llm_config", "rope_scaling", {"rope_type": "twirl"}, "cannot find 'twirl'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["static", "iss"])
+def test_what_no_tower_or_decoder_can_be_built_from_is_one_sentence(
+    name: str, part: str, field: str, value: Any, message: str, references: dict[str, Reference], tmp_path: Path
+) -> None:
+    folder = changed(references[name], tmp_path / "odd", dict)
+    content = json.loads((folder / CONFIG).read_text())
+    content[part][field] = value
+    (folder / CONFIG).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=f"no usable configuration .*{message}.*again"):
         open_checkpoint(folder, **SMALL)
 
 
@@ -190,6 +214,15 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(references: dict[str, Refe
     content["added_tokens_decoder"]["259"] = {"content": "<|surplus|>", "special": True}
     path.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="gives <image> the id 260, but the weights know it as 259"):
+        open_checkpoint(folder, **SMALL)
+
+
+def test_a_tokenizer_without_the_end_of_a_text_is_refused(references: dict[str, Reference], tmp_path: Path) -> None:
+    folder = changed(references["static"], tmp_path / "other", dict)
+    for file in ("tokenizer_config.json", "added_tokens.json"):
+        path = folder / file
+        path.write_text(path.read_text().replace("<|endoftext|>", "<|unused|>"))
+    with pytest.raises(CheckpointError, match=r"does not know <\|endoftext\|>, .*: use the tokenizer files"):
         open_checkpoint(folder, **SMALL)
 
 
@@ -218,6 +251,19 @@ def test_the_doctor_finds_a_release_sound_and_says_what_is_open(name: str, folde
     assert ("vit.head" in found["nothing unused"].detail) == (name == "static")
     if name != "static":
         assert "ordinary text of 15 tokens" in found["text [PLACEHOLDER_0]"].detail
+
+
+def test_the_doctor_sees_tiles(folders: dict[str, Path]) -> None:
+    model, processor = open_checkpoint(folders["iss"], **SMALL)
+    views, encode = set(), model.model.encode_views
+
+    def counted(pixels: Tensor) -> Any:
+        views.add(len(pixels))
+        return encode(pixels)
+
+    model.model.encode_views = counted  # type: ignore[method-assign]
+    assert [check for check in examine(model, processor, folders["iss"], **SMALL) if check.passed is False] == []
+    assert views == {3, 6}
 
 
 def test_a_changed_third_is_found(folders: dict[str, Path]) -> None:
@@ -285,10 +331,33 @@ def test_the_reading_with_the_clearly_smaller_loss_is_right(
     assert answer(NORM_OF_TOWER, model, processor, SAMPLES[:1])[0] is None
 
 
+def test_only_pictures_that_the_readings_show_differently_count(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = open_checkpoint(folders["dynamic"], **SMALL)
+    question = next(one for one in LAYOUTS[1].questions(model.config) if one.name == "thumbnail")
+    whole, cut = (Sample(small.picture(*size), "What?", "x") for size in ((30, 40), (70, 40)))
+    told = "undecided: only one picture of 2 tells these readings apart"
+    assert answer(question, model, processor, [whole, cut]) == (None, f"there; {told}")
+    read: list[Sample] = []
+
+    def known(_: Any, words: Any, sample: Sample) -> Tensor:
+        read.append(sample)
+        return torch.tensor(1.0 if words.image_processor.thumbnail else 2.0)
+
+    monkeypatch.setattr("saccade.checkpoint.questions.loss", known)
+    verdict, detail = answer(question, model, processor, [cut, whole, cut])
+    assert (verdict, read) == (True, [cut] * 4)
+    assert "on 2 pictures" in detail
+
+
 def test_a_question_is_read_in_its_own_ways_only(folders: dict[str, Path]) -> None:
     model, processor = open_checkpoint(folders["static"], **SMALL)
     same = Question("nothing", {"one": {}, "other": {"image": {"max_pixels": 10**6}}})
-    assert answer(same, model, processor, SAMPLES)[0] is None
+    assert answer(same, model, processor, SAMPLES) == (
+        None,
+        "one; undecided: no picture of 3 tells these readings apart",
+    )
     with pytest.raises(CheckpointError, match="none of the known ways"):
         answer(Question("order", {"col": {"compressor": {"order": "col_major"}}}), model, processor, SAMPLES)
     model.model.vision_tower.post_layernorm = torch.nn.Identity()

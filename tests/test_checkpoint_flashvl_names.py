@@ -1,5 +1,6 @@
 """Checkpoints: the names, shapes and settings of the second family's releases, at full size."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -227,6 +228,10 @@ def test_tensors_of_no_variant_are_refused() -> None:
         ("vision_config", "image_size", 384),
         ("vision_config", "patch_size", 8),
         ("llm_config", "use_sliding_window", True),
+        ("llm_config", "model_type", "llama"),
+        ("llm_config", "rope_parameters", {"rope_type": "default", "rope_theta": 10000.0}),
+        (None, "llm_config", None),
+        (None, "vision_config", None),
     ],
 )
 def test_settings_that_contradict_the_tensors_are_refused(part: str | None, field: str, value: Any) -> None:
@@ -245,15 +250,26 @@ def test_a_decoder_with_scaled_positions_makes_the_round_trip() -> None:
     assert STATIC.to_config_json(config)["llm_config"]["rope_scaling"] == scaling
 
 
+@pytest.mark.parametrize("kind", ["rope_type", "type"])
+def test_positions_are_read_as_transformers_5_spells_them(kind: str) -> None:
+    config_json = full_config_json(STATIC)
+    scaling = {"factor": 4.0, "original_max_position_embeddings": 32768}
+    spelled = {name: value for name, value in config_json["llm_config"].items() if not name.startswith("rope_")}
+    spelled["rope_parameters"] = {kind: "yarn", "rope_theta": 500000.0, **scaling}
+    config: Any = STATIC.to_config({**config_json, "llm_config": spelled}, full_size(STATIC))
+    assert config.text_config.rope_parameters == {"rope_type": "yarn", "rope_theta": 500000.0, **scaling}
+
+
 def test_other_models_are_not_written() -> None:
     with pytest.raises(CheckpointError, match="no words for siglip_vision_model with phi"):
         STATIC.to_config_json(presets.flashsloth())
     with pytest.raises(CheckpointError, match="no words for siglip_vision_model with qwen2"):
         DYNAMIC.to_config_json(presets.flashvl_static())
     config = presets.flashvl_static()
-    config.projector = config.projector.model_copy(update={"hidden_sizes": (8, 9)})
-    with pytest.raises(CheckpointError, match=r"hidden_sizes \(8, 9\)"):
-        STATIC.to_config_json(config)
+    for sizes in ((8, 9), (), None):
+        config.projector = config.projector.model_copy(update={"hidden_sizes": sizes})
+        with pytest.raises(CheckpointError, match=rf"hidden_sizes {re.escape(str(sizes))}"):
+            STATIC.to_config_json(config)
 
 
 def test_the_known_layouts() -> None:

@@ -117,6 +117,16 @@ def test_compressor_and_projector_start_as_torch_does(kind):
         assert layer.bias is None or 0 < layer.bias.abs().max() <= bound
 
 
+def test_a_resampler_starts_by_its_width_and_its_tables_as_the_decoders():
+    torch.manual_seed(5)
+    model = SaccadeForConditionalGeneration(config_with("resampler"))
+    compressor, table = model.model.compressor, model.config.text_config.initializer_range
+    linears = [layer.weight.flatten() for layer in compressor.attention.modules() if isinstance(layer, nn.Linear)]
+    assert torch.cat(linears).std().item() == pytest.approx((3 * 18) ** -0.5, rel=0.05)
+    for embedding in (compressor.positions, compressor.queries):
+        assert embedding.weight.std().item() == pytest.approx(table, rel=0.2)
+
+
 @pytest.mark.parametrize("window", [2, 3])
 def test_pixel_shuffle_is_that_of_its_peers(window):
     patches = cells(2, 6)

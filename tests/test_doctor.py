@@ -17,11 +17,15 @@ from typer.testing import CliRunner
 import small
 from helpers_vlm import byte_tokenizer, tiny_vlm
 from released_flashsloth import LAYOUT, SMALL, released_folder
+from saccade import presets
 from saccade.checkpoint import open_checkpoint
 from saccade.checkpoint.doctor import Check, examine
+from saccade.checkpoint.samples import smooth_picture, turned_picture
 from saccade.cli import app
 from saccade.cli.doctoring import _samples
+from saccade.config import ImageConfig
 from saccade.data.scenes import render
+from saccade.image import view_rows
 from saccade.vlm import VLM, load
 
 WEIGHTS = "model.safetensors"
@@ -245,13 +249,33 @@ def test_what_is_undecided_is_neither_found_nor_wrong(folder: Path, monkeypatch:
 
 
 def test_what_a_model_is_to_read_stands_in_the_pictures() -> None:
-    samples = _samples(6)
+    samples = _samples(6, side=8)
     assert len(samples) == 6
     for index, sample in enumerate(samples):
         scene = render("text", "val", index)
         assert sample.picture.size == scene.image.shape[1::-1]
         assert sample.answer in {item.content for item in scene.objects}
         assert "say" in sample.question or "number" in sample.question or "word" in sample.question
+
+
+def test_pictures_to_read_fit_the_model() -> None:
+    whole = presets.flashvl_iss().image
+    inner = ImageConfig(**whole.model_dump() | {"grid_side": whole.side - 2 * whole.margin})
+    sizes = [sample.picture.size for sample in _samples(6, whole.side)]
+    rows = [(view_rows(*size, whole), view_rows(*size, inner)) for size in sizes]
+    assert [len(ours) > 1 for ours, _ in rows] == [True, True, False] * 2
+    assert any(ours != theirs for ours, theirs in rows if len(ours) > 1)
+    assert all(ours != theirs for ours, theirs in rows[2::3])
+    for (width, height), scene in zip(sizes, (render("text", "val", index) for index in range(6)), strict=True):
+        assert width / height == pytest.approx(scene.image.shape[1] / scene.image.shape[0], rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["flashvl_dynamic", "flashvl_iss", "flashvl_dynamic_siglip2"])
+def test_what_a_model_is_tried_on_is_cut_into_different_rows(name: str) -> None:
+    whole: ImageConfig = presets.preset(name).image
+    for config in (whole, ImageConfig(**whole.model_dump() | {"grid_side": whole.side * 3 // 4})):
+        assert view_rows(*smooth_picture(config).size, config) == (1, 2)
+        assert view_rows(*turned_picture(config).size, config) == (1, 1, 1)
 
 
 def test_a_check_that_breaks_is_a_finding(vlm: VLM, tmp_path: Path) -> None:

@@ -43,21 +43,22 @@ QWEN2 = {
 BLIND = {
     "query": None,
     "query_token_id": None,
-    "prompt": PromptConfig(view_start="<", view_end=">", row_separator="\n"),
+    "prompt": PromptConfig(),
     "text_config": Qwen2Config(**QWEN2),
     "compressor": PixelShuffleConfig(window=2),
 }
 TILES = {"side": 24, "layout": "dynamic", "max_tiles": 4}
+CUT = BLIND | {"prompt": PromptConfig(view_start="<", view_end=">", row_separator="\n")}
 FRAMED = ImageConfig(**TILES, margin=4, pad_value=0)
 RESAMPLER = ResamplerConfig(num_queries=5, hidden_size=24, num_heads=3, num_layers=1, intermediate_size=30)
 MODELS: dict[str, dict[str, Any]] = {
     "pooled": {},
     "pooled in tiles": {"image": ImageConfig(side=24, layout="tiles", fit="pad", tiles_per_side=2)},
     "static": BLIND,
-    "dynamic": BLIND | {"image": ImageConfig(**TILES)},
-    "without thumbnail": BLIND | {"image": ImageConfig(**TILES, thumbnail=False)},
-    "framed": BLIND | {"image": FRAMED},
-    "stitched": BLIND | {"image": FRAMED, "compressor": CropConfig(margin=1)},
+    "dynamic": CUT | {"image": ImageConfig(**TILES)},
+    "without thumbnail": CUT | {"image": ImageConfig(**TILES, thumbnail=False)},
+    "framed": CUT | {"image": FRAMED},
+    "stitched": CUT | {"image": FRAMED, "compressor": CropConfig(margin=1)},
     "sliding": BLIND
     | {"text_config": Qwen2Config(**QWEN2, use_sliding_window=True, sliding_window=20, max_window_layers=1)},
     "resampled": BLIND | {"compressor": RESAMPLER},
@@ -177,7 +178,7 @@ def test_a_token_is_shared_out_evenly_or_by_given_weights() -> None:
     ],
 )
 def test_a_token_of_a_tile_lands_in_its_box_of_the_picture(compressor: Any, token: int, box: tuple[float, ...]) -> None:
-    config = tiny_config(**BLIND | {"image": FRAMED, "compressor": compressor})
+    config = tiny_config(**CUT | {"image": FRAMED, "compressor": compressor})
     read = np.zeros((5, config.tokens_per_view), dtype=np.float32)
     read[2, token] = 1
     laid = to_map(to_patches(read, compressor.owners(config.grid)), grid_boxes(60, 40, config), 60, 40)
@@ -191,11 +192,11 @@ def test_a_token_of_a_tile_lands_in_its_box_of_the_picture(compressor: Any, toke
 
 
 def test_what_tiles_keep_is_theirs_alone() -> None:
-    config = tiny_config(**BLIND | {"image": FRAMED})
+    config = tiny_config(**CUT | {"image": FRAMED})
     whole, quarters = (0, 0, 60, 40), [(0, 0, 30, 20), (30, 0, 60, 20), (0, 20, 30, 40), (30, 20, 60, 40)]
     np.testing.assert_allclose(kept_boxes(60, 40, config), [whole, *quarters], atol=1e-9)
     assert grid_boxes(60, 40, config)[1] == pytest.approx((-7.5, -5, 37.5, 25))
-    plain = tiny_config(**BLIND | {"image": ImageConfig(**TILES)})
+    plain = tiny_config(**CUT | {"image": ImageConfig(**TILES)})
     assert kept_boxes(60, 40, plain) == grid_boxes(60, 40, plain)
 
 

@@ -4,6 +4,7 @@ import warnings
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers_vlm import count_views, picture, tiny_vlm
@@ -11,6 +12,7 @@ from saccade.config import ImageConfig
 from saccade.errors import ImageError, PromptError, SaccadeWarning
 from saccade.vlm import VLM, Conversation, Sampling, choose_frames
 from saccade.vlm.frames import evenly_spaced
+from saccade.vlm.inputs import CutImage
 
 DYNAMIC = ImageConfig(side=24, layout="dynamic", max_tiles=4)
 
@@ -60,6 +62,37 @@ def test_frames_beyond_the_budget_are_left_out_aloud(vlm: VLM, monkeypatch: pyte
     assert calls == [3]
 
 
+@pytest.mark.parametrize(("total", "cuts"), [(3, 3), (4, 3), (10, 4)])
+def test_no_frame_is_cut_twice(vlm: VLM, monkeypatch: pytest.MonkeyPatch, total: int, cuts: int) -> None:
+    """Of ten the first is cut for what it costs, beside the three that are shown; of four it is one of these."""
+    cut, opened = vlm.cut, []
+
+    def counting(image: object, **options: object) -> CutImage:
+        opened.append(image)
+        return cut(image, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(vlm, "cut", counting)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SaccadeWarning)
+        shown = choose_frames(vlm, [picture(seed) for seed in range(total)], 27)
+    assert (len(shown), len(opened)) == (3, cuts)
+
+
+def test_the_warning_names_the_line_that_asked(vlm: VLM) -> None:
+    frames = [picture(seed) for seed in range(2)]
+    with pytest.warns(SaccadeWarning, match="1 of 2 frames") as chosen:
+        choose_frames(vlm, frames, 9)
+    with pytest.warns(SaccadeWarning, match="1 of 2 frames") as asked:
+        vlm.ask_frames(frames, "What?", max_visual_tokens=9, max_new_tokens=1)
+    assert [note.filename for note in (*chosen, *asked)] == [__file__, __file__]
+
+
+def test_an_array_of_frames_is_a_list_of_them(vlm: VLM) -> None:
+    frames = [picture(seed) for seed in range(2)]
+    keys = [image.key for image in choose_frames(vlm, np.stack([np.asarray(frame) for frame in frames]), 18)]
+    assert keys == [image.key for image in vlm.encode_batch(frames)]
+
+
 def test_encoded_frames_are_taken_as_they_are(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = vlm.encode_batch([picture(seed) for seed in range(2)])
     calls = count_views(vlm, monkeypatch)
@@ -86,6 +119,7 @@ def test_refused(vlm: VLM) -> None:
         choose_frames(vlm, [picture(1)], 8)
     with pytest.raises(ImageError, match="there is no frame"):
         choose_frames(vlm, [], 9)
-    for file in ("video.mp4", Path("video.mp4"), b"video"):
-        with pytest.raises(ImageError, match="decode the video first"):
-            choose_frames(vlm, file, 9)  # type: ignore[arg-type]
+    one = picture(1)
+    for frames in ("video.mp4", Path("video.mp4"), b"video", one, vlm.encode(one), np.asarray(one)):
+        with pytest.raises(ImageError, match="is no list of frames: decode the video first"):
+            choose_frames(vlm, frames, 9)  # type: ignore[arg-type]

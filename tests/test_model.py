@@ -112,6 +112,22 @@ def test_a_preset_changed_into_nonsense_is_refused_when_built(part, change, mess
         SaccadeForConditionalGeneration(config)
 
 
+CLIP = {
+    "model_type": "clip_vision_model", "hidden_size": 12, "intermediate_size": 14, "num_hidden_layers": 2,
+    "num_attention_heads": 3, "image_size": 24, "patch_size": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("compressor", [{"kind": "none"}, {"kind": "sap", "window": 2}], ids=["none", "sap"])
+@pytest.mark.parametrize(("prefix", "tower", "left"), [(3, "siglip", "61 of the tower's 64"), (0, "clip", "65 of")])
+def test_a_wrong_number_of_prefix_tokens_is_told_when_a_view_is_encoded(prefix, tower, left, compressor):
+    changes = {"vision": {"num_prefix_tokens": prefix}, "compressor": compressor}
+    config = small.changed(small.config(), **changes | ({"vision_config": CLIP} if tower == "clip" else {}))
+    model = SaccadeForConditionalGeneration(config).model
+    with pytest.raises(ConfigError, match=f"num_prefix_tokens {prefix} leaves {left} .* but a view has 64 patches"):
+        model.get_image_features(torch.zeros(1, 3, 24, 24))
+
+
 def test_backbones_that_cannot_stand_in_are_named():
     with pytest.raises(ConfigError, match="siglip2_vision_model"):
         small.changed(small.config(), vision_config={"model_type": "siglip2_vision_model"})
@@ -279,6 +295,19 @@ def test_bad_input_is_one_typed_error(change, error, message):
     [
         ({"image": {"side": 25}}, "image.side"),
         ({"compressor": {"kind": "crop", "margin": 1}}, "crops 1 patches of .* but views repeat image.margin 0"),
+        (
+            {
+                "vision_config": small.config().vision_config.to_dict() | {"image_size": 25},
+                "compressor": {"kind": "crop", "margin": 1},
+                "image": {"side": 25, "margin": 3},
+            },
+            "image.side 25 is no multiple of the tower's patches of 3 pixels",
+        ),
+        (
+            {"prompt": {"view_start": "<"}},
+            "makes no tiles, so prompt.view_start '<' would never",
+        ),
+        ({"prompt": {"row_separator": "/"}}, "prompt.row_separator '/'"),
         ({"image": {"side": 24, "tiles_per_side": 2}}, "^image is not valid: image.layout 'single' has no use for"),
         ({"image": {"side": 24, "thumbnail_fit": "pad"}}, "thumbnail_fit 'pad'"),
         ({"image": {"side": 24, "layout": "tiles"}}, "image.layout 'tiles' .* cuts nothing"),

@@ -29,8 +29,32 @@ COUNTS = {
     "nano_flashvl_iss": (None, None, 49),
 }
 
+HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+# Side, interpolation, mean and deviation, gray of padding and frame, and id of the placeholder, as published.
+PICTURES = {
+    "flashsloth": (384, "bicubic", HALVES, 127, 50297),
+    "flashsloth_hd": (384, "bicubic", HALVES, 127, 50297),
+    "flashvl_static": (512, "bilinear", HALVES, 127, 151665),
+    "flashvl_dynamic": (448, "bicubic", CLIP, 127, 151665),
+    "flashvl_iss": (448, "bicubic", CLIP, 0, 151665),
+    "flashvl_overlapped": (448, "bicubic", CLIP, 0, 151665),
+    "flashvl_dynamic_siglip2": (512, "bilinear", HALVES, 127, 151665),
+    "flashvl_static_aimv2": (448, "bicubic", CLIP, 127, 151665),
+    "flashvl_static_qwen2": (512, "bilinear", HALVES, 127, 151646),
+    "flashvl_static_siglip2_large": (384, "bilinear", HALVES, 127, 151665),
+    "flashvl_static_2_linear": (512, "bilinear", HALVES, 127, 151665),
+    "flashvl_static_llama": (512, "bilinear", HALVES, 127, 128002),
+}
+VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions. "
+)
+HELPER = "You are a helpful assistant."
+
 
 def test_every_preset_is_counted_here():
+    assert PICTURES.keys() == {name for name in COUNTS if not name.startswith("nano")}
     assert COUNTS.keys() == presets.PRESETS.keys()
 
 
@@ -42,6 +66,17 @@ def test_a_preset_has_the_published_count(name):
     assert model.config.tokens_per_view == tokens
     for expected, part in ((total, model), (projector, model.model.multi_modal_projector)):
         assert expected in (None, sum(parameter.numel() for parameter in part.parameters()))
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_preset_takes_pictures_and_words_as_published(name):
+    config = presets.preset(name)
+    image, prompt = config.image, config.prompt
+    made = image.side, image.resample, (image.mean, image.std), image.pad_value, config.image_token_id
+    assert made == PICTURES[name]
+    assert prompt.system == (VICUNA if name.startswith("flashsloth") else HELPER)
+    sliced = ("[PLACEHOLDER_0]", "[PLACEHOLDER_1]", "") if image.layout == "dynamic" else ("", "", "")
+    assert (prompt.view_start, prompt.view_end, prompt.row_separator) == sliced
 
 
 @pytest.mark.parametrize("name", COUNTS)

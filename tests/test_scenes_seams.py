@@ -51,8 +51,8 @@ def test_the_natural_grid_is_that_of_the_cells(drawn: list[Sketch], config: Imag
         whole, *rows = view_rows(scene.width, scene.height, config)
         assert whole == 1
         grid = rows[0], len(rows)
-        columns = min(GRIDS, key=lambda shape: abs(np.log(scene.width / scene.height * shape[1] / shape[0])))
-        assert grid == columns
+        nearest = min(GRIDS, key=lambda shape: abs(np.log(scene.width / scene.height * shape[1] / shape[0])))
+        assert grid == nearest
         seen[grid] += 1
     assert seen.keys() == set(GRIDS)
     assert min(seen.values()) > 20

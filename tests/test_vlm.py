@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from helpers_vlm import SPECIALS, byte_tokenizer, count_views, picture, tiny_vlm
 from saccade import presets
+from saccade.config import ImageConfig
 from saccade.errors import CheckpointError, ConfigError, ImageError, PromptError
 from saccade.image.processor import build_processor
 from saccade.model import SaccadeForConditionalGeneration
@@ -141,6 +143,13 @@ def test_an_encoded_picture_knows_itself(vlm: VLM, tmp_path: Any) -> None:
     assert encoded.num_tokens == vlm.model.config.tokens_per_view
     assert encoded.patches.shape == (1, vlm.model.config.patches_per_view, 24)
     assert vlm.encode(picture(4)).key not in keys
+
+
+def test_an_encoded_picture_knows_how_its_tiles_stand() -> None:
+    tiled = tiny_vlm(image=ImageConfig(side=24, layout="dynamic", max_tiles=4))
+    white = [tiled.encode(Image.new("RGB", size, "white")) for size in ((96, 24), (24, 96), (48, 48))]
+    assert {image.num_tokens for image in white} == {5 * tiled.model.config.tokens_per_view}
+    assert len({image.key for image in white}) == 3
 
 
 def test_a_picture_in_tiles() -> None:

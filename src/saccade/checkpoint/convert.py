@@ -43,8 +43,9 @@ def convert(
     Args:
         src: Folder or hub id, in the native or a released layout.
         dst: Folder to make; it must not exist, or be empty.
-        to: "native" for what `save_pretrained` of model and processor writes, "released" for the names and the
-            config.json of the release.
+        to: "native" for what `save_pretrained` of model and processor writes, "released" for the names, the config.json
+            and the tokenizer's files of the release. How answers are generated and pictures are prepared is then
+            written nowhere, no generation_config.json and no preprocessor_config.json: the layout implies both.
         dtype: Type of the written weights; the checkpoint's own where None.
         layouts: The released layouts that are known.
 

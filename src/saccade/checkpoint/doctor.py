@@ -234,10 +234,12 @@ class _Words:
 
     def round_trip(self) -> str:
         """A conversation rendered as segments and as a string gives one row of ids and roles."""
-        messages = [asked("What is this?"), {"role": "assistant", "content": "A test."}, asked("And this?")]
-        picture = self.processor.picture_segments(*smooth_picture().size)
+        first, second = smooth_picture(self.config.image), turned_picture(self.config.image)
+        answered = {"role": "assistant", "content": "A test."}
+        messages = [asked("What is this?", first), answered, asked("And this?", second)]
+        pictures = [self.processor.picture_segments(*picture.size) for picture in (first, second)]
         segments = render_chat(parse_messages(messages), self.config.prompt, generate=True)
-        row = encode(segments, self.processor.tokenizer, [picture, picture])
+        row = encode(segments, self.processor.tokenizer, pictures)
         inputs = model_inputs(self.processor, [messages])
         for name, wanted in (("input_ids", row.input_ids), ("mm_token_type_ids", row.roles)):
             if inputs[name][0].tolist() != wanted:
@@ -253,10 +255,12 @@ class _Probe:
 
     def __init__(self, model: SaccadeForConditionalGeneration, processor: SaccadeProcessor) -> None:
         self._model, self._processor = model, processor
+        self._first = [asked("What is this?", smooth_picture(model.config.image))]
+        self._turned = turned_picture(model.config.image)
 
     @cached_property
     def _inputs(self) -> dict[str, Tensor]:
-        return model_inputs(self._processor, [[asked("What is this?")]])
+        return model_inputs(self._processor, [self._first])
 
     @cached_property
     def _alone(self) -> Tensor:
@@ -274,7 +278,7 @@ class _Probe:
         return "equal to the last bit"
 
     def seeing(self) -> str:
-        other = self._run(model_inputs(self._processor, [[asked("What is this?", turned_picture())]]))
+        other = self._run(model_inputs(self._processor, [[asked("What is this?", self._turned)]]))
         if torch.equal(other, self._alone):
             raise CheckpointError("two pictures give the same logits: the model does not see what it is shown")
         return f"differ by {_difference(other, self._alone):.1e}"
@@ -282,7 +286,7 @@ class _Probe:
     def batched(self) -> str:
         """Each of two rows of its own length and with a picture of its own, beside the other and alone."""
         longer = "Is this picture, which no camera took, lighter on its left side or on its right side?"
-        talks = [[asked("What is this?")], [asked(longer, turned_picture())]]
+        talks = [self._first, [asked(longer, self._turned)]]
         alone = torch.cat([self._alone, self._run(model_inputs(self._processor, talks[1:]))])
         together = self._run(model_inputs(self._processor, talks))
         return self._close(together, alone, "a row gets other logits beside another")

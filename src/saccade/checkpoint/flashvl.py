@@ -109,9 +109,11 @@ class FlashVLLayout(Layout):
 
     def misfit(self, shapes: Shapes) -> str | None:
         """See `Layout.misfit`."""
-        for name in (self.patch_embedding, _NORM):
+        for name, rank in ((self.patch_embedding, 4), (_NORM, 1)):
             if name not in shapes:
                 return f"tensor {name} is missing"
+            if len(shapes[name]) != rank:
+                return f"tensor {name} has shape {list(shapes[name])}, but {rank} axes are expected"
         published: Any = self.published()
         width, taken = shapes[self.patch_embedding][0], shapes[_NORM][0]
         wanted = published.compressor.width(width)
@@ -149,7 +151,7 @@ class FlashVLLayout(Layout):
         text, vision = config.text_config, config.vision_config
         if (text.model_type, vision.model_type) != (Qwen2Config.model_type, published.vision_config.model_type):
             raise CheckpointError(f"it has no words for {vision.model_type} with {text.model_type}")
-        if len(set(config.projector.hidden_sizes)) != 1:
+        if len(set(config.projector.hidden_sizes or ())) != 1:
             raise CheckpointError(f"it has no words for projector.hidden_sizes {config.projector.hidden_sizes}")
         rope = dict(text.rope_parameters)
         theta = rope.pop("rope_theta")
@@ -212,7 +214,7 @@ class FlashVLLayout(Layout):
 
 def _said(config_json: Mapping[str, Any], part: str, fields: tuple[str, ...]) -> dict[str, Any]:
     """Return those of the fields that a part of config.json declares."""
-    declared = config_json.get(part) or {}
+    declared = config_json.get(part)
     if not isinstance(declared, Mapping):
         raise CheckpointError(
             f"config.json says {part} {declared!r}, not an object: take the config.json of the release"
@@ -222,16 +224,33 @@ def _said(config_json: Mapping[str, Any], part: str, fields: tuple[str, ...]) ->
 
 def _text_config(config_json: Mapping[str, Any], base: Any, tied: bool) -> dict[str, Any]:
     """Return the decoder's configuration; what config.json leaves out is the published decoder's."""
-    rope = _said(config_json, "llm_config", ("rope_theta", "rope_scaling", "use_sliding_window"))
-    if rope.get("use_sliding_window"):
-        raise CheckpointError(
-            "config.json says llm_config.use_sliding_window, which is not supported: open a checkpoint without"
-        )
-    scaling = rope.get("rope_scaling") or {"rope_type": "default"}
-    theta = rope.get("rope_theta", base.rope_parameters["rope_theta"])
+    known = {"model_type": base.model_type, "use_sliding_window": False}
+    for name, value in _said(config_json, "llm_config", tuple(known)).items():
+        if value not in (None, known[name]):
+            raise CheckpointError(
+                f"config.json says llm_config.{name} {value!r}, which is not supported: open a checkpoint that says "
+                f"{known[name]!r}"
+            )
     fields = {**base.to_dict(), **_said(config_json, "llm_config", _TEXT_FIELDS)}
     del fields["layer_types"]  # follows from the number of layers
-    return {**fields, "rope_parameters": {**scaling, "rope_theta": theta}, "tie_word_embeddings": tied}
+    return {**fields, "rope_parameters": _rope(config_json, base), "tie_word_embeddings": tied}
+
+
+def _rope(config_json: Mapping[str, Any], base: Any) -> dict[str, Any]:
+    """Return how the decoder turns positions: transformers 5 writes it as one field, earlier versions as two."""
+    said = _said(config_json, "llm_config", ("rope_parameters", "rope_theta", "rope_scaling"))
+    whole, scaling, theta = (said.get(name) for name in ("rope_parameters", "rope_scaling", "rope_theta"))
+    published = base.rope_parameters["rope_theta"]
+    rope = {"rope_theta": published, **(whole or {}), **(scaling or {})}
+    if theta is not None:
+        rope["rope_theta"] = theta
+    if any(rope[name] != value for name, value in (whole or {}).items()):
+        raise CheckpointError(
+            f"config.json says llm_config.rope_parameters {whole}, but rope_theta {theta} with rope_scaling {scaling}: "
+            "take the config.json of the release"
+        )
+    rope.setdefault("rope_type", rope.pop("type", "default"))
+    return rope
 
 
 def _hidden_sizes(shapes: Shapes) -> tuple[int, int]:
@@ -244,7 +263,7 @@ def _hidden_sizes(shapes: Shapes) -> tuple[int, int]:
 
 def _check_declared(config_json: Mapping[str, Any], config: Any) -> None:
     """Raise CheckpointError where config.json says otherwise about the adapter than its tensors or the variant."""
-    vision = config_json.get("vision_config") or {}
+    vision = config_json["vision_config"]
     inner = config_json.get("intermediate_size", config.projector.hidden_sizes[0])
     for name, said, found in (
         ("image_token_num", config_json.get("image_token_num", config.tokens_per_view), config.tokens_per_view),

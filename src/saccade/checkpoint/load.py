@@ -60,9 +60,10 @@ def _reading(what: str, folder: Path) -> Iterator[None]:
         yield
     except SaccadeError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
+    except (OSError, ValueError, TypeError, KeyError, ArithmeticError, StrictDataclassError) as error:
+        reason = f"cannot find {error}" if isinstance(error, KeyError) else first_line(error)
         raise CheckpointError(
-            f"{folder} has no usable {what} ({first_line(error)}): save or download the checkpoint again"
+            f"{folder} has no usable {what} ({reason}): save or download the checkpoint again"
         ) from error
 
 
@@ -84,7 +85,7 @@ def _open(
         return model, processor
     with _reading("configuration", folder):
         config = layout.to_config(config_json, layout.shapes(tensors))
-    tokenizer = _released_tokenizer(folder, config)
+    tokenizer = _released_tokenizer(folder, config, layout.stops)
     model = _build(config, layout.table.to_ours(tensors), folder, dtype, device, layout.table)
     stops = [tokenizer.eos_token_id, *(token_id(token, tokenizer) for token in layout.stops)]
     model.generation_config = GenerationConfig(
@@ -106,15 +107,16 @@ def _build(
 ) -> SaccadeForConditionalGeneration:
     """Return the model with exactly these tensors."""
     table = table or Table(())
-    loaded: Any = SaccadeForConditionalGeneration.from_pretrained(
-        None,
-        config=config,
-        state_dict=tensors,
-        dtype=dtype or _common_dtype(tensors, folder),
-        device_map=None if device is None else {"": device},
-        ignore_mismatched_sizes=True,  # reported below together with the rest, under the names of the file
-        output_loading_info=True,
-    )
+    with _reading("configuration", folder):  # what it may not say shows only where towers and decoders are built
+        loaded: Any = SaccadeForConditionalGeneration.from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=dtype or _common_dtype(tensors, folder),
+            device_map=None if device is None else {"": device},
+            ignore_mismatched_sizes=True,  # reported below together with the rest, under the names of the file
+            output_loading_info=True,
+        )
     model: SaccadeForConditionalGeneration = loaded[0]
     info: dict[str, Any] = loaded[1]
 
@@ -148,7 +150,7 @@ def _common_dtype(tensors: dict[str, Tensor], folder: Path) -> torch.dtype:
     return types.pop()
 
 
-def _released_tokenizer(folder: Path, config: SaccadeConfig) -> PreTrainedTokenizerBase:
+def _released_tokenizer(folder: Path, config: SaccadeConfig, stops: Sequence[str]) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a released folder with the tokens of the template in their places.
 
     The query token and the end of an answer are normally there; the picture placeholder never is, because the
@@ -158,6 +160,12 @@ def _released_tokenizer(folder: Path, config: SaccadeConfig) -> PreTrainedTokeni
     with _reading("tokenizer", folder):
         # The tokenizer's files name its class; an empty configuration keeps transformers from reading the foreign one.
         tokenizer = AutoTokenizer.from_pretrained(folder, config=PreTrainedConfig())
+    unknown = [token for token in stops if token not in tokenizer.get_vocab()]
+    if unknown:
+        raise CheckpointError(
+            f"the tokenizer in {folder} does not know {listed(unknown)}, which ends an answer: use the tokenizer files "
+            "of the release"
+        )
     prompt: Any = config.prompt
     for token in filter(None, (prompt.query_token, prompt.assistant_end, prompt.image_token)):
         tokenizer.add_tokens([token], special_tokens=True)

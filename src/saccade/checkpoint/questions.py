@@ -1,7 +1,8 @@
 """What the files of a release do not say: each question has several readings, and the right one reads pictures best.
 
 A reading is a change of the configuration. The loss of known answers about pictures with text is compared between the
-readings, with the same weights; nothing else about a model can tell them apart.
+readings, with the same weights; nothing else about a model can tell them apart. A picture that all readings show to the
+same model in the same way says nothing, and is left out.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from saccade.roles import TEXT
 Progress = Callable[[int, int], None]
 
 UNDECIDED = "undecided: needs pictures with text (saccade doctor --pictures 16)"
+_INPUTS = ("image", "prompt")  # parts of a configuration that decide what a model is given, not what it is
 _CLEAR = 0.05  # nats per token that a reading has to be better by
 _SURE = 3.0  # and standard errors of that difference
 
@@ -70,6 +72,12 @@ def answer(
         raise CheckpointError(f"the model reads it in none of the known ways ({', '.join(configs)}): set one of them")
     if len(samples) < 2:
         return None, f"{own}; {UNDECIDED}"
+    shown, samples = len(samples), _telling(configs, processor, samples)
+    if len(samples) < 2:
+        return (
+            None,
+            f"{own}; undecided: {'only one' if samples else 'no'} picture of {shown} tells these readings apart",
+        )
     losses: dict[str, list[float]] = {name: [] for name in configs}
     for number, (name, config) in enumerate(configs.items()):
         reader = model if name == own else _with_weights_of(model, config)
@@ -85,7 +93,7 @@ def answer(
 def loss(model: SaccadeForConditionalGeneration, processor: SaccadeProcessor, sample: Sample) -> Tensor:
     """Return the mean loss of the known answer and its end, in nats per token, a scalar."""
     tokenizer, prompt = processor.tokenizer, processor.prompt
-    inputs = model_inputs(processor, [[asked(sample.question, sample.picture)]])
+    inputs = _inputs(processor, sample)
     words = tokenizer(prompt.answer_start + sample.answer, add_special_tokens=False, split_special_tokens=True)
     ids = torch.tensor([[*words["input_ids"], end_token_id(tokenizer, prompt)]])
     added = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": torch.full_like(ids, TEXT)}
@@ -95,6 +103,26 @@ def loss(model: SaccadeForConditionalGeneration, processor: SaccadeProcessor, sa
         **{name: tensor.to(model.device) for name, tensor in inputs.items()}, logits_to_keep=ids.shape[1] + 1
     ).logits
     return torch.nn.functional.cross_entropy(logits[0, :-1].float().cpu(), ids[0])
+
+
+def _telling(
+    configs: Mapping[str, SaccadeConfig], processor: SaccadeProcessor, samples: Sequence[Sample]
+) -> Sequence[Sample]:
+    """Return the samples that the readings show differently; all of them where the models differ themselves."""
+    first, *others = ({**config.definition(), **dict.fromkeys(_INPUTS)} for config in configs.values())
+    if any(other != first for other in others):
+        return samples
+    processors = [build_processor(config, processor.tokenizer) for config in configs.values()]
+    return [sample for sample in samples if _differ([_inputs(one, sample) for one in processors])]
+
+
+def _differ(inputs: Sequence[Mapping[str, Tensor]]) -> bool:
+    first, *others = inputs
+    return not all(torch.equal(other[name], tensor) for other in others for name, tensor in first.items())
+
+
+def _inputs(processor: SaccadeProcessor, sample: Sample) -> dict[str, Tensor]:
+    return model_inputs(processor, [[asked(sample.question, sample.picture)]])
 
 
 def _verdict(own: str, losses: Mapping[str, Sequence[float]]) -> tuple[bool | None, str]:

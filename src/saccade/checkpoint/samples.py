@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from saccade.config import ImageConfig
 from saccade.image.processor import SaccadeProcessor
 
 
@@ -21,21 +22,23 @@ class Sample:
     answer: str
 
 
-def smooth_picture() -> Image.Image:
-    """Return a smooth picture with an edge, wider than high."""
-    y, x = np.mgrid[:40, :61]
-    return Image.fromarray(np.stack([4 * x, 6 * y, 255 * (x > y)], axis=2).astype(np.uint8))
+def smooth_picture(config: ImageConfig) -> Image.Image:
+    """Return a smooth picture with an edge, wider than high, and large enough to be cut by a model that cuts."""
+    height = config.grid_side or config.side
+    width = 3 * height // 2
+    y, x = np.mgrid[:height, :width]
+    channels = [240 * x // width, 240 * y // height, 255 * (x > y)]
+    return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
 
 
-def turned_picture() -> Image.Image:
-    """Return another picture, higher than wide."""
-    return smooth_picture().transpose(Image.Transpose.ROTATE_90)
+def turned_picture(config: ImageConfig) -> Image.Image:
+    """Return another picture, as much higher than wide: it is cut into other rows."""
+    return smooth_picture(config).transpose(Image.Transpose.ROTATE_90)
 
 
-def asked(text: str, picture: Image.Image | None = None) -> dict[str, Any]:
+def asked(text: str, picture: Image.Image) -> dict[str, Any]:
     """Return a user's message about a picture."""
-    shown = {"type": "image", "image": picture or smooth_picture()}
-    return {"role": "user", "content": [shown, {"type": "text", "text": text}]}
+    return {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": text}]}
 
 
 def model_inputs(processor: SaccadeProcessor, conversations: list[Any]) -> dict[str, Tensor]:

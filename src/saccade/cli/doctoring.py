@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from saccade.checkpoint.samples import Sample
 
 
+# Sizes of the rendered pictures in views: with two or three a picture is cut wherever pictures are, and with less than
+# one only where they are measured in something smaller, such as what tiles that overlap advance by.
+_VIEWS = (2, 3, 0.75)
 _MARKS = {True: "[green]✓[/]", False: "[bold red]✗[/]", None: "[yellow]?[/]"}
 
 
@@ -89,14 +93,18 @@ def _examined(source: str, device: str | None, dtype: str | None, pictures: int)
             vlm.model,
             vlm.processor,
             Path(folder),
-            samples=_samples(pictures),
+            samples=_samples(pictures, vlm.model.config.image.side),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
         return [opened, *found]
 
 
-def _samples(number: int) -> list[Sample]:
-    """Render signs; the first question that asks what one says stands for each picture."""
+def _samples(number: int, side: int) -> list[Sample]:
+    """Render signs; the first question that asks what one says stands for each picture.
+
+    Pictures that are smaller than `_VIEWS` of `side` pixels are enlarged to that: a model that cuts pictures has to be
+    seen doing it.
+    """
     from PIL import Image
 
     from saccade.checkpoint.samples import Sample
@@ -106,7 +114,12 @@ def _samples(number: int) -> list[Sample]:
     for index in range(number):
         scene = render("text", "val", index)
         asked = next(question for question in scene.questions if question.type in ("word", "number"))
-        samples.append(Sample(Image.fromarray(scene.image), asked.text, asked.answer))
+        picture = Image.fromarray(scene.image)
+        factor = math.sqrt(_VIEWS[index % len(_VIEWS)] * side**2 / (picture.width * picture.height))
+        if factor > 1:
+            size = round(factor * picture.width), round(factor * picture.height)
+            picture = picture.resize(size, Image.Resampling.BICUBIC)
+        samples.append(Sample(picture, asked.text, asked.answer))
     return samples
 
 

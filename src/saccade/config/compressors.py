@@ -36,8 +36,8 @@ class _Windowed(Frozen):
             raise ConfigError(f"compressor.window {self.window} does not divide the grid of {grid} patches a side")
         return (grid // self.window) ** 2
 
-    def owners(self, grid: int) -> Owners | None:
-        """Which token stands for each patch `[grid, grid]`, -1 for none; None where tokens stand for no place."""
+    def owners(self, grid: int) -> Owners:
+        """Which token stands for each patch `[grid, grid]`."""
         return _in_squares(grid, grid // self.window)
 
     def width(self, dim: int) -> int:
@@ -79,7 +79,7 @@ class PixelShuffleConfig(_Windowed):
     channels: Literal["p1p2c", "p2p1c", "cp1p2"] = "p1p2c"
     order: Literal["row_major", "col_major"] = "row_major"
 
-    def owners(self, grid: int) -> Owners | None:
+    def owners(self, grid: int) -> Owners:
         """Which token stands for each patch `[grid, grid]`."""
         owners = _in_squares(grid, grid // self.window)
         return owners if self.order == "row_major" else owners.T
@@ -105,7 +105,7 @@ class CropConfig(Frozen):
             raise ConfigError(f"compressor.margin {self.margin} leaves nothing of the grid of {grid} patches a side")
         return (grid - 2 * self.margin) ** 2
 
-    def owners(self, grid: int) -> Owners | None:
+    def owners(self, grid: int) -> Owners:
         """Which token stands for each patch `[grid, grid]`, -1 for those that are dropped."""
         inner = grid - 2 * self.margin
         return np.pad(_in_squares(inner, inner), self.margin, constant_values=-1)
@@ -175,7 +175,7 @@ class ConvAbstractorConfig(Frozen):
             raise ConfigError(f"compressor.side {self.side} is more than the {grid} patches along a side of a view")
         return self.side**2
 
-    def owners(self, grid: int) -> Owners | None:
+    def owners(self, grid: int) -> Owners:
         """Which token stands for each patch `[grid, grid]`; where cells of the pooling overlap, the nearest one."""
         return _in_squares(grid, self.side)
 

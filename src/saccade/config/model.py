@@ -106,6 +106,8 @@ class SaccadeConfig(PreTrainedConfig):
         """Raise ConfigError where fields that are valid alone do not fit together; a model checks again when built."""
         self.image.check()
         self._check_vision()
+        self._check_crop()
+        self._check_tiles()
         self._check_query()
 
     def _check_vision(self) -> None:
@@ -117,16 +119,35 @@ class SaccadeConfig(PreTrainedConfig):
                 f"image.side is {self.image.side}, but the tower takes {tower.image_size}: make both equal"
             )
         self.compressor.num_tokens(self.grid)
-        if isinstance(self.compressor, CropConfig) and self.compressor.margin * tower.patch_size != self.image.margin:
-            raise ConfigError(
-                f"the compressor crops {self.compressor.margin} patches of {tower.patch_size} pixels, but views repeat "
-                f"image.margin {self.image.margin} pixels of their neighbors: make both equal, or parts of a picture "
-                "are lost or shown twice"
-            )
         if -self.vision.layer > tower.num_hidden_layers:
             raise ConfigError(
                 f"vision.layer {self.vision.layer} reaches past the tower's {tower.num_hidden_layers} layers"
             )
+
+    def _check_crop(self) -> None:
+        if not isinstance(self.compressor, CropConfig):
+            return
+        patch = self.vision_config.patch_size
+        if self.image.side % patch:
+            raise ConfigError(
+                f"image.side {self.image.side} is no multiple of the tower's patches of {patch} pixels: the rest of "
+                "every view is seen by no patch, and a compressor that crops would lose it from the picture"
+            )
+        if self.compressor.margin * patch != self.image.margin:
+            raise ConfigError(
+                f"the compressor crops {self.compressor.margin} patches of {patch} pixels, but views repeat "
+                f"image.margin {self.image.margin} pixels of their neighbors: make both equal, or parts of a picture "
+                "are lost or shown twice"
+            )
+
+    def _check_tiles(self) -> None:
+        for name in ("view_start", "view_end", "row_separator"):
+            text = getattr(self.prompt, name)
+            if text and self.image.layout == "single":
+                raise ConfigError(
+                    f"image.layout 'single' makes no tiles, so prompt.{name} {text!r} would never be written: leave it "
+                    "out, or set image.layout to one that cuts"
+                )
 
     def _check_query(self) -> None:
         query, prompt = self.query, self.prompt

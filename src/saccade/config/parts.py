@@ -15,9 +15,12 @@ class VisionFeatureConfig(Frozen):
     Attributes:
         layer: Index into the tower's hidden states as in `hidden_states[layer]`, negative from the end; later layers
             are never built. -1 is the output of the last layer, -2 of the one before.
-        post_norm: Whether the tower's final norm is applied to that state.
+        post_norm: Whether the tower's final norm, where its `last_hidden_state` passes through one, is applied to that
+            state. True leaves the tower as it is, so of a tower that norms its pooled output alone, as CLIP does, it
+            gives the state without.
         norm_module: Name of the final norm inside the tower, replaced by an identity when `post_norm` is false.
-        num_prefix_tokens: Leading tokens that are not patches (a class token, registers); dropped.
+        num_prefix_tokens: Leading tokens that are not patches (a class token, registers); dropped. A number that
+            leaves more or fewer than the patches is refused when a view is encoded.
     """
 
     layer: Annotated[int, Field(le=-1)] = -1

@@ -66,6 +66,7 @@ class SaccadeModel(SaccadePreTrainedModel):
         self.vision_tower = build_vision_tower(config.vision_config, config.vision)
         self.compressor = build_compressor(config.compressor, vision_dim, config.grid)
         self.multi_modal_projector = MultiModalProjector(config.projector, config.token_dim, text_dim)
+        self._as_torch = {*self.compressor.modules(), *self.multi_modal_projector.modules()}
         self.language_model = AutoModel.from_config(config.text_config)
         if config.query is not None:
             if not hasattr(self.language_model, "layers"):
@@ -79,13 +80,14 @@ class SaccadeModel(SaccadePreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize compressor and projector as torch does.
+        """Initialize the linear layers and convolutions of compressor and projector as torch does.
 
-        Layer by layer, because transformers passes over modules that have no parameter of their own.
+        Layer by layer, because transformers passes over modules that have no parameter of their own. Tables of
+        positions and queries start as the decoder's embeddings do, and the layers of a model inside a compressor as
+        that model has it.
         """
         super()._init_weights(module)
-        ours = (*self.compressor.modules(), *self.multi_modal_projector.modules())
-        if isinstance(module, (nn.Linear, nn.Conv2d)) and module in ours:
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and module in self._as_torch:
             bound = 1 / math.sqrt(module.weight[0].numel())
             init.uniform_(module.weight, -bound, bound)
             if module.bias is not None:
@@ -102,7 +104,8 @@ class SaccadeModel(SaccadePreTrainedModel):
 
     def encode_views(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Encode views `[views, 3, side, side]` into raw patches `[views, patches, vision_dim]`."""
-        return extract_patches(self.vision_tower, pixel_values.to(self.dtype), self.config.vision)
+        config = self.config
+        return extract_patches(self.vision_tower, pixel_values.to(self.dtype), config.vision, config.patches_per_view)
 
     def project_patches(self, patches: torch.Tensor) -> torch.Tensor:
         """Compress and project raw patches `[views, patches, vision_dim]` to `[views, tokens, text_dim]`."""

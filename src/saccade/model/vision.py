@@ -36,7 +36,20 @@ def build_vision_tower(config: PreTrainedConfig, features: VisionFeatureConfig) 
     return tower
 
 
-def extract_patches(tower: nn.Module, pixel_values: torch.Tensor, features: VisionFeatureConfig) -> torch.Tensor:
-    """Encode views `[views, 3, side, side]` into raw patches `[views, patches, vision_dim]`, row-major."""
+def extract_patches(
+    tower: nn.Module, pixel_values: torch.Tensor, features: VisionFeatureConfig, patches_per_view: int
+) -> torch.Tensor:
+    """Encode views `[views, 3, side, side]` into raw patches `[views, patches, vision_dim]`, row-major.
+
+    Raises:
+        ConfigError: when what is left of a view without its prefix tokens is not `patches_per_view` patches.
+    """
     hidden: torch.Tensor = tower(pixel_values).last_hidden_state
-    return hidden[:, features.num_prefix_tokens :]
+    patches = hidden[:, features.num_prefix_tokens :]
+    if patches.shape[1] != patches_per_view:
+        raise ConfigError(
+            f"vision.num_prefix_tokens {features.num_prefix_tokens} leaves {patches.shape[1]} of the tower's "
+            f"{hidden.shape[1]} vectors a view, but a view has {patches_per_view} patches: set it to the number of "
+            "vectors that stand before the patches"
+        )
+    return patches

@@ -89,7 +89,7 @@ class PatchPretraining(nn.Module):
             center: 1 where an object's center falls, else 0, `[views, patches]`.
             offset: `[views, patches, 2]`, counted where a patch shows an object.
         """
-        patches = extract_patches(self.model["vision_tower"], pixel_values, self.features)
+        patches = extract_patches(self.model["vision_tower"], pixel_values, self.features, self.grid**2)
         labels = {"shape": shape, "color": color, "character": character}
         losses = {
             name: F.cross_entropy(self.heads[name](patches).flatten(0, 1), label.flatten())

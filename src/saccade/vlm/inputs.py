@@ -34,7 +34,7 @@ class EncodedImage:
         patches: Raw patches of the tower `[views, patches, vision_dim]`, on the model's device.
         size: Width and height of the picture in pixels.
         num_tokens: Visual tokens the picture takes in a prompt, texts around its tiles not counted.
-        key: SHA-256 of the pixels the tower saw; equal pictures have equal keys.
+        key: SHA-256 of the views the tower saw and of their rows; equal pictures have equal keys.
     """
 
     patches: Tensor

@@ -20,6 +20,7 @@ import torch
 from saccade.config import ImageConfig, to_part
 from saccade.errors import ConfigError
 from saccade.explain import Explanation, explain
+from saccade.image.geometry import view_rows
 from saccade.image.transform import ImageSource, normalize, open_image, to_views
 from saccade.vlm.answers import Answer, Stopwatch
 from saccade.vlm.chat import Chat, Conversation
@@ -136,7 +137,7 @@ class VLM:
         Frames that do not fit `max_visual_tokens` are left out evenly, with a SaccadeWarning; see `choose_frames`.
         """
         sampling, stopwatch = Sampling(**options), Stopwatch(self.model.device)
-        shown = choose_frames(self, frames, max_visual_tokens, stopwatch=stopwatch)
+        shown = choose_frames(self, frames, max_visual_tokens, stopwatch=stopwatch, stacklevel=3)
         return self.answer([Conversation().ask(question, shown)], sampling, stopwatch=stopwatch)[0]
 
     def stream(self, image: Picture | None, question: str, **options: Unpack[SamplingOptions]) -> Iterator[Event]:
@@ -252,10 +253,16 @@ class VLM:
                 patches=rows.clone(),  # a slice would keep the whole batch alive
                 size=image.size,
                 num_tokens=len(image.views) * config.tokens_per_view,
-                key=hashlib.sha256(image.views.tobytes()).hexdigest(),
+                key=_key(image, config.image),
             )
             for rows, image in zip(patches, cut, strict=True)
         ]
+
+
+def _key(image: CutImage, config: ImageConfig) -> str:
+    """Hash the views and how they stand in rows: other rows are read in another order, though each view be the same."""
+    rows = np.array(view_rows(*image.size, config))
+    return hashlib.sha256(rows.tobytes() + image.views.tobytes()).hexdigest()
 
 
 def _single(image: Picture | None, question: str) -> Conversation:

@@ -27,6 +27,8 @@ class Resampler(nn.Module):
                 attention_probs_dropout_prob=config.dropout,
                 cross_attention_frequency=config.cross_attention_frequency,
                 encoder_hidden_size=dim,
+                # The deviation of torch's linear layers; 0.02, as published, at the published width of 768.
+                initializer_range=(3 * config.hidden_size) ** -0.5,
             )
         )
 
