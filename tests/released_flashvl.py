@@ -108,8 +108,8 @@ DYNAMIC = Variant("dynamic", "FlashVLDynamic", "flashvl_dynamic", "aimv2", 36, 4
 ISS = Variant("iss", "FlashVLDynamicISS", "flashvl_iss", "aimv2", 64, WIDTH)
 VARIANTS = {variant.name: variant for variant in (STATIC, DYNAMIC, ISS)}
 
-_PRESETS = {"FlashVL-2B-Static": STATIC, "FlashVL-2B-Dynamic": DYNAMIC, "FlashVL-2B-Dynamic-ISS": ISS}
-LAYOUTS: tuple[FlashVLLayout, ...] = tuple(replace(one, published=_PRESETS[one.name].small) for one in FLASHVL)
+_DECLARED = {variant.declared: variant for variant in VARIANTS.values()}
+LAYOUTS: tuple[FlashVLLayout, ...] = tuple(replace(one, published=_DECLARED[one.architecture].small) for one in FLASHVL)
 
 
 class Reference:

@@ -274,3 +274,4 @@ def test_other_models_are_not_written() -> None:
 
 def test_the_known_layouts() -> None:
     assert (FLASHSLOTH, *FLASHVL) == LAYOUTS
+    assert len({layout.name for layout in LAYOUTS}) == len(LAYOUTS)

@@ -171,7 +171,7 @@ def test_chat_remembers_shows_pictures_and_survives_errors(folder: Path, photo: 
     chat = vlm.chat()
     expected = [chat.say("What?", [photo], max_new_tokens=4), chat.say("Now?", [photo], max_new_tokens=4)]
     expected.append(vlm.chat().say("What?", max_new_tokens=4))
-    assert result.stdout.splitlines() == [answer.text for answer in expected]
+    assert result.stdout == "".join(f"{answer.text}\n" for answer in expected)
     assert "no picture file 'nowhere.png'" in result.stderr
     assert result.stderr.count("/image PATH") == 2
 

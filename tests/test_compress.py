@@ -49,7 +49,10 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 def config_with(kind: str):
     """The small model with embedded queries and another compressor."""
     fields, _, _, hidden_sizes = KINDS[kind]
-    return small.changed(small.config(), compressor={"kind": kind, **fields}, projector={"hidden_sizes": hidden_sizes})
+    base = small.config()
+    framed = base.image.model_copy(update={"margin": fields.get("margin", 0) * base.vision_config.patch_size})
+    parts = {"compressor": {"kind": kind, **fields}, "projector": {"hidden_sizes": hidden_sizes}}
+    return small.changed(base, image=framed, **parts)
 
 
 def cells(views: int, grid: int, dim: int = DIM) -> Tensor:

@@ -342,12 +342,12 @@ _ISS: dict[str, Any] = {
 }
 # Of those that say the same, the first is the one that is written.
 FLASHVL = tuple(
-    FlashVLLayout(**variant, **tower)
-    for variant, tower in (
-        (_STATIC, _SIGLIP),
-        (_DYNAMIC, _AIMV2),
-        (_ISS, _AIMV2),
-        (_DYNAMIC, _AIMV2_OF_TRANSFORMERS),
-        (_ISS, _AIMV2_OF_TRANSFORMERS),
+    FlashVLLayout(**{**variant, "name": variant["name"] + spelled}, **tower)
+    for variant, tower, spelled in (
+        (_STATIC, _SIGLIP, ""),
+        (_DYNAMIC, _AIMV2, ""),
+        (_ISS, _AIMV2, ""),
+        (_DYNAMIC, _AIMV2_OF_TRANSFORMERS, " with transformers' tower"),
+        (_ISS, _AIMV2_OF_TRANSFORMERS, " with transformers' tower"),
     )
 )
