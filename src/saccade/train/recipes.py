@@ -55,7 +55,7 @@ def nano() -> Recipe:
             _questions("looking", steps=700, families={"objects": 1.0}, schedule="constant_with_warmup"),
             _questions(
                 "questions",
-                steps=4300,
+                steps=10000,
                 families=WORLD,
                 emphasis={"side": 2.0, "nearest": 6.0, "count": 1.5, "number": 2.0, "value": 2.0, "word": 1.5},
                 describe=0.1,
