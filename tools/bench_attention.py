@@ -48,7 +48,7 @@ def batches() -> dict[str, dict[str, torch.Tensor]]:
 
 def steps(stage: str, batch: dict[str, torch.Tensor]) -> dict[str, Callable[[], None]]:
     """A forward and backward pass of the stage for every backend and precision."""
-    made = {}
+    made: dict[str, Callable[[], None]] = {}
     for backend in BACKENDS:
         for dtype in DTYPES:
             model = SaccadeForConditionalGeneration._from_config(presets.nano(), attn_implementation=backend)

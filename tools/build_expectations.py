@@ -67,7 +67,7 @@ def build_views() -> dict[str, NDArray[np.uint8]]:
 
 
 if __name__ == "__main__":
-    np.savez_compressed(VIEWS, **build_views())
+    np.savez_compressed(VIEWS, allow_pickle=False, **build_views())
     tensors = {name: tensor.contiguous() for name, tensor in build().items()}
     save_file(tensors, TARGET)
     print(f"{TARGET.name}: {len(tensors)} tensors, {TARGET.stat().st_size:,} bytes")

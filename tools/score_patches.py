@@ -15,7 +15,6 @@ from saccade import presets
 from saccade.data import scenes
 from saccade.image.transform import to_views
 from saccade.model import SaccadeModel
-from saccade.model.vision import extract_patches
 from saccade.train.patches import CLASSES, PatchPretraining, collate_patches, flat_labels
 
 
@@ -40,7 +39,7 @@ def score(checkpoint: Path, family: str, count: int) -> dict[str, float]:
         items.append({"views": views, **flat_labels(scene, config.grid)})
     batch = collate_patches(config, items)
     with torch.no_grad():
-        patches = extract_patches(module.model["vision_tower"], batch["pixel_values"], config.vision)
+        patches = module.encode(batch["pixel_values"])
     shares = {}
     for name in CLASSES:
         labelled = batch[name] > 0

@@ -58,24 +58,27 @@ __all__ = [
 ]
 
 PRESETS: dict[str, Callable[[], SaccadeConfig]] = {
-    "flashsloth": flashsloth,
-    "flashsloth_hd": flashsloth_hd,
-    "flashvl_static": flashvl_static,
-    "flashvl_dynamic": flashvl_dynamic,
-    "flashvl_iss": flashvl_iss,
-    "flashvl_overlapped": flashvl_overlapped,
-    "flashvl_dynamic_siglip2": flashvl_dynamic_siglip2,
-    "flashvl_static_aimv2": flashvl_static_aimv2,
-    "flashvl_static_siglip2_large": flashvl_static_siglip2_large,
-    "flashvl_static_2_linear": flashvl_static_2_linear,
-    "flashvl_static_qwen2": flashvl_static_qwen2,
-    "flashvl_static_llama": flashvl_static_llama,
-    "nano": nano,
-    "nano_hd": nano_hd,
-    "nano_flashvl_static": nano_flashvl_static,
-    "nano_flashvl_dynamic": nano_flashvl_dynamic,
-    "nano_flashvl_overlapped": nano_flashvl_overlapped,
-    "nano_flashvl_iss": nano_flashvl_iss,
+    build.__name__: build
+    for build in (
+        flashsloth,
+        flashsloth_hd,
+        flashvl_static,
+        flashvl_dynamic,
+        flashvl_iss,
+        flashvl_overlapped,
+        flashvl_dynamic_siglip2,
+        flashvl_static_aimv2,
+        flashvl_static_siglip2_large,
+        flashvl_static_2_linear,
+        flashvl_static_qwen2,
+        flashvl_static_llama,
+        nano,
+        nano_hd,
+        nano_flashvl_static,
+        nano_flashvl_dynamic,
+        nano_flashvl_overlapped,
+        nano_flashvl_iss,
+    )
 }
 
 

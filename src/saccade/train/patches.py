@@ -70,6 +70,10 @@ class PatchPretraining(nn.Module):
         self.heads["place"] = nn.Linear(dim, 2)
         self.grid = model.config.grid
 
+    def encode(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Encode views `[views, 3, side, side]` into the patches `[views, patches, dim]` that the heads read."""
+        return extract_patches(self.model["vision_tower"], pixel_values, self.features, self.grid**2)
+
     def forward(
         self,
         pixel_values: torch.Tensor,
@@ -89,7 +93,7 @@ class PatchPretraining(nn.Module):
             center: 1 where an object's center falls, else 0, `[views, patches]`.
             offset: `[views, patches, 2]`, counted where a patch shows an object.
         """
-        patches = extract_patches(self.model["vision_tower"], pixel_values, self.features, self.grid**2)
+        patches = self.encode(pixel_values)
         labels = {"shape": shape, "color": color, "character": character}
         losses = {
             name: F.cross_entropy(self.heads[name](patches).flatten(0, 1), label.flatten())

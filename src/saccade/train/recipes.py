@@ -9,6 +9,7 @@ from saccade.train.stages import Group, Recipe, Stage
 
 WORLD = {"objects": 0.4, "digits": 0.2, "clutter": 0.1, "text": 0.2, "charts": 0.1}
 WORLD_IN_TILES = {"objects": 0.25, "digits": 0.1, "clutter": 0.1, "text": 0.2, "charts": 0.1, "seams": 0.25}
+OPTIMIZER: dict[str, Any] = {"weight_decay": 0.05, "betas": (0.9, 0.98)}
 ALL_BUT_TOWER_AND_QUERY = "compressor|multi_modal_projector|language_model|lm_head"
 
 
@@ -36,7 +37,6 @@ def nano() -> Recipe:
                     "text": 0.12,
                     "charts": 0.06,
                 },
-                warmup=0.05,
             ),
             _patches(
                 "reading",
@@ -50,7 +50,6 @@ def nano() -> Recipe:
                     "text": 0.05,
                     "charts": 0.04,
                 },
-                warmup=0.05,
             ),
             _questions("looking", steps=700, families={"objects": 1.0}, schedule="constant_with_warmup"),
             _questions(
@@ -115,8 +114,7 @@ def nano_flashvl(layout: str) -> Recipe:
         pictures=64,
         families=WORLD_IN_TILES,
         warmup=0.05,
-        weight_decay=0.05,
-        betas=(0.9, 0.98),
+        **OPTIMIZER,
     )
     return parent.model_copy(
         update={
@@ -142,13 +140,12 @@ def _questions(name: str, steps: int, families: dict[str, float], **fields: Any)
         turns=3,
         where=0.6,
         families=families,
-        weight_decay=0.05,
-        betas=(0.9, 0.98),
+        **OPTIMIZER,
         **fields,
     )
 
 
-def _patches(name: str, steps: int, families: dict[str, float], warmup: float) -> Stage:
+def _patches(name: str, steps: int, families: dict[str, float]) -> Stage:
     """A stage in which the tower learns from patch labels."""
     return Stage(
         name=name,
@@ -157,9 +154,8 @@ def _patches(name: str, steps: int, families: dict[str, float], warmup: float) -
         steps=steps,
         pictures=64,
         families=families,
-        warmup=warmup,
-        weight_decay=0.05,
-        betas=(0.9, 0.98),
+        warmup=0.05,
+        **OPTIMIZER,
     )
 
 

@@ -6,14 +6,12 @@ family `text`, ten times as many of them.
 
 import math
 
-from saccade.data.scenes import glyphs
 from saccade.data.scenes.canvas import draw_ground, draw_size
 from saccade.data.scenes.colors import COLORS
 from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.figures import BoxFigure, GlyphFigure, painter
-from saccade.data.scenes.lettering import Lettering
 from saccade.data.scenes.scene import Box, Sketch
-from saccade.data.scenes.signs import Sign, draw_content, write_sign_caption
+from saccade.data.scenes.signs import Sign, draw_line, write_sign_caption
 
 _ROWS = {4: 0.3, 5: 0.4, 6: 0.3}
 _COLUMNS = 2
@@ -47,21 +45,10 @@ def sketch_pages(dice: Dice, split: str) -> Sketch:
 
 def _sign(dice: Dice, split: str, cell: Box, unit: float) -> tuple[BoxFigure, list[GlyphFigure]]:
     """A sign in its cell; what does not fit is drawn again."""
-    wide, tall = _FILL * (cell[2] - cell[0]) / 2, _FILL * (cell[3] - cell[1]) / 2
-    while True:
-        line = Lettering(
-            text=draw_content(dice, dice.pick(("word", "number"))),
-            font=glyphs.draw_font(dice, split),
-            height=unit * dice.uniform(*_HEIGHTS),
-            aspect=dice.uniform(0.85, 1.05),
-            angle=math.radians(dice.uniform(-5, 5)),
-            level=dice.uniform(0.36, 0.46),
-        )
+    middle = None
+    while middle is None:
+        line = draw_line(dice, split, dice.pick(("word", "number")), unit, _HEIGHTS)
         padding = line.height * dice.uniform(0.1, 0.4)
         sign = Sign(line, line.width / 2 + padding, line.height / 2 + padding)
-        across, down = sign.reach
-        if across <= wide and down <= tall:
-            break
-    x = (cell[0] + cell[2]) / 2 + dice.uniform(-1, 1) * (wide - across)
-    y = (cell[1] + cell[3]) / 2 + dice.uniform(-1, 1) * (tall - down)
-    return sign.put_up(dice, split, dice.pick(COLORS), x, y)
+        middle = sign.place_in(dice, cell, _FILL)
+    return sign.put_up(dice, split, dice.pick(COLORS), *middle)

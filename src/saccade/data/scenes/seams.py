@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from saccade.data.scenes import glyphs
 from saccade.data.scenes.canvas import draw_ground
 from saccade.data.scenes.captions import write_caption
 from saccade.data.scenes.colors import COLORS, shade
 from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.figures import BoxFigure, GlyphFigure, ShapeFigure, painter
-from saccade.data.scenes.lettering import Lettering
 from saccade.data.scenes.scene import Box, Question, SceneObject, Sketch
 from saccade.data.scenes.shapes import SHAPES, TURNS
-from saccade.data.scenes.signs import Sign, draw_content, write_sign_caption
+from saccade.data.scenes.signs import Sign, draw_line, write_sign_caption
 from saccade.data.scenes.wording import ask
 
 TILE_SIDE = 90
@@ -130,14 +128,8 @@ def _put_up_signs(
 
 
 def _draw_sign(dice: Dice, split: str, unit: float) -> Sign:
-    line = Lettering(
-        text=draw_content(dice, dice.pick(("word", "number"))),
-        font=glyphs.draw_font(dice, split),
-        height=unit * dice.uniform(*_HEIGHT),
-        aspect=dice.uniform(0.75, 0.88),
-        angle=math.radians(dice.uniform(-3, 3)),
-        level=dice.uniform(0.36, 0.46),
-    )
+    kind = dice.pick(("word", "number"))
+    line = draw_line(dice, split, kind, unit, _HEIGHT, aspects=(0.75, 0.88), lean=3.0)
     padding = line.height * dice.uniform(0.3, 0.6)
     return Sign(line, line.width / 2 + padding, line.height / 2 + padding * dice.uniform(0.7, 1.0))
 

@@ -5,14 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from saccade.data.scenes import glyphs
 from saccade.data.scenes.canvas import draw_ground, draw_size
 from saccade.data.scenes.colors import COLORS
 from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.figures import BoxFigure, GlyphFigure, painter
-from saccade.data.scenes.lettering import Lettering
 from saccade.data.scenes.scene import Box, Question, Sketch
-from saccade.data.scenes.signs import Sign, draw_content, write_sign_caption
+from saccade.data.scenes.signs import Sign, draw_line, write_sign_caption
 from saccade.data.scenes.wording import ask
 
 # Heights of the letters in fractions of the mean side. Squashed to 90 x 90, small letters are 2 to 4 pixels high, too
@@ -66,25 +64,14 @@ def sketch_text(dice: Dice, split: str) -> Sketch:
 
 def _draw_sign(dice: Dice, split: str, color: str, place: str, cell: Box, unit: float) -> _Shown:
     """A sign somewhere in its cell; what does not fit is drawn again, so large words are short in narrow cells."""
-    wide, tall = _FILL * (cell[2] - cell[0]) / 2, _FILL * (cell[3] - cell[1]) / 2
-    while True:
+    middle = None
+    while middle is None:
         kind, size = dice.pick(("word", "number")), dice.pick(tuple(HEIGHTS))
-        line = Lettering(
-            text=draw_content(dice, kind),
-            font=glyphs.draw_font(dice, split),
-            height=unit * dice.uniform(*HEIGHTS[size]),
-            aspect=dice.uniform(0.85, 1.05),
-            angle=math.radians(dice.uniform(-5, 5)),
-            level=dice.uniform(0.36, 0.46),
-        )
+        line = draw_line(dice, split, kind, unit, HEIGHTS[size])
         padding = line.height * dice.uniform(0.35, 0.8) + unit * dice.uniform(0.0, 0.03)
         sign = Sign(line, line.width / 2 + padding, line.height / 2 + padding * dice.uniform(0.7, 1.0))
-        across, down = sign.reach
-        if across <= wide and down <= tall:
-            break
-    x = (cell[0] + cell[2]) / 2 + dice.uniform(-1, 1) * (wide - across)
-    y = (cell[1] + cell[3]) / 2 + dice.uniform(-1, 1) * (tall - down)
-    board, letters = sign.put_up(dice, split, color, x, y)
+        middle = sign.place_in(dice, cell, _FILL)
+    board, letters = sign.put_up(dice, split, color, *middle)
     return _Shown(board, letters, place, kind, size)
 
 
