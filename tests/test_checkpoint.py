@@ -16,7 +16,7 @@ import golden
 import small
 from released_flashsloth import CONFIG, INDEX, LAYOUT, SMALL, WEIGHTS, base_tokenizer, released_folder, settings
 from saccade import presets
-from saccade.checkpoint import convert, open_checkpoint
+from saccade.checkpoint import convert, files, open_checkpoint
 from saccade.checkpoint.flashsloth import FLASHSLOTH
 from saccade.errors import CheckpointError
 from saccade.model import SaccadeForConditionalGeneration
@@ -242,12 +242,26 @@ def test_pickled_weights_are_refused(spoiled: Path) -> None:
         open_checkpoint(spoiled, **SMALL)
 
 
+def test_the_package_knows_its_models_by_name_with_either_hyphens_or_underscores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tiny", "tiny_hd", "pictures"):
+        (tmp_path / name).mkdir()
+    for name in ("tiny", "tiny_hd"):
+        (tmp_path / name / CONFIG).write_text("{}")
+    monkeypatch.setattr(files, "ASSETS", tmp_path)
+    assert list(files.bundled_models()) == ["tiny", "tiny_hd"]
+    assert files.resolve("tiny-hd") == files.resolve("tiny_hd") == tmp_path / "tiny_hd"
+    monkeypatch.chdir(tmp_path)
+    assert files.resolve("./tiny") == Path("tiny")
+
+
 def test_sources_that_are_no_checkpoint(tmp_path: Path, spoiled: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         open_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="does not exist"):
         open_checkpoint(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"'someone/no-such-model' is neither a folder nor a hub model"):
+    with pytest.raises(CheckpointError, match=r"'someone/no-such-model' is neither a folder nor a model inside"):
         open_checkpoint("someone/no-such-model")
     (spoiled / CONFIG).write_text(json.dumps({"model_type": "llava"}))
     with pytest.raises(CheckpointError, match="model_type 'llava', which is none of saccade, flashsloth"):

@@ -307,7 +307,7 @@ def test_what_cannot_be_answered_is_one_sentence_with_thing_and_remedy(folder: P
 def test_a_model_that_no_one_has_is_told_without_a_network() -> None:
     result = saccade("ask", "photo.png", "What?", "--model", "someone/no-such-model")
     assert result.exit_code == 1
-    assert "'someone/no-such-model' is neither a folder nor a hub model that can be reached" in result.stderr
+    assert "'someone/no-such-model' is neither a folder nor a model inside the package" in result.stderr
     assert "check the spelling and the connection" in result.stderr
 
 

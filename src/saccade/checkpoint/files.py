@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from importlib.resources import files
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,27 @@ from saccade.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
+ASSETS = Path(str(files("saccade"))) / "assets"
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
+
+
+def bundled_models() -> dict[str, Path]:
+    """Return the folders of the models inside this package by name."""
+    return {config.parent.name: config.parent for config in sorted(ASSETS.glob(f"*/{CONFIG_FILE}"))}
 
 
 def resolve(source: str | PathLike[str]) -> Path:
     """Return the folder of a checkpoint, downloading a hub id first.
 
+    A string that names a bundled model means that one, its hyphens and underscores alike; a folder of the same name is
+    reached as a path, such as "./nano".
+
     Raises:
         CheckpointError: when `source` is neither a checkpoint folder nor a hub id that can be reached.
     """
+    if isinstance(source, str) and (bundled := bundled_models().get(source.replace("-", "_"))):
+        return bundled
     folder = Path(source).expanduser()
     if folder.is_dir():
         if not (folder / CONFIG_FILE).is_file():
@@ -95,8 +107,9 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(_WANTED)))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise CheckpointError(
-            f"{name!r} is neither a folder nor a hub model that can be reached from here ({first_line(error)}): check "
-            "the spelling and the connection, or download it elsewhere and give the folder"
+            f"{name!r} is neither a folder nor a model inside the package ({', '.join(bundled_models())}) nor a hub "
+            f"model that can be reached from here ({first_line(error)}): check the spelling and the connection, or "
+            "download it elsewhere and give the folder"
         ) from error
 
 

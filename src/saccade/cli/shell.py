@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 ANOTHER_MODEL = 'saccade ask PHOTO "..." --model Tongbo/FlashSloth-3.2B'
 
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="nano (inside the package), a folder, or a hub id.")]
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="A model inside the package, such as nano, a folder, or a hub id.")
+]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; CUDA when there is one.")]
 DtypeOption = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16; the checkpoint's own if left out.")

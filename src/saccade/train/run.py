@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch.utils.data import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from saccade.checkpoint import open_checkpoint
+from saccade.checkpoint import bundled_models, open_checkpoint
 from saccade.config import ImageConfig, SaccadeConfig
 from saccade.errors import ConfigError
 from saccade.image.processor import build_processor
@@ -181,9 +180,8 @@ def _weights_of(name: str, model: SaccadeForConditionalGeneration) -> dict[str, 
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a folder of the package's assets, or from a path."""
-    bundled = resources.files("saccade") / "assets" / source
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(bundled) if bundled.is_dir() else source)
+    """Load the tokenizer of a bundled model, or from a path."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(bundled_models().get(source, source)))
     return tokenizer
 
 

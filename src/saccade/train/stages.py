@@ -72,7 +72,7 @@ class Recipe(Frozen):
     Attributes:
         name: What `saccade train` calls it.
         preset: Name of a preset.
-        tokenizer: A folder of the package's assets, or a path, that holds the tokenizer.
+        tokenizer: A bundled model, or a path, that holds the tokenizer.
         stages: In order; each starts from the weights the one before left.
         base: Name, folder or hub id of the model whose weights the first stage starts from; None for fresh weights.
         base_modules: Modules, by their names in the model (`model.vision_tower`), that start from the weights of

@@ -7,10 +7,8 @@ print(vlm.ask("photo.jpg", "What color is the circle?"))
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib import resources
 from os import PathLike
 from typing import TYPE_CHECKING, Unpack
 
@@ -34,13 +32,11 @@ if TYPE_CHECKING:
     from saccade.image.processor import SaccadeProcessor
     from saccade.model import SaccadeForConditionalGeneration
 
-BUNDLED = "nano"
-
 Request = tuple[Picture | None, str]
 
 
 def load(
-    source: str | PathLike[str] = BUNDLED,
+    source: str | PathLike[str] = "nano",
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -49,7 +45,7 @@ def load(
     """Open a model.
 
     Args:
-        source: "nano" for the model inside this package, a folder, or a hub id. Folders and hub ids may hold a model
+        source: A model inside this package, such as "nano", a folder, or a hub id. Folders and hub ids may hold a model
             saved by this package or a released checkpoint.
         device: Where it runs; CUDA when there is one, else the CPU.
         dtype: Its precision, such as "bfloat16". None takes the checkpoint's own on an accelerator, and float32 on a
@@ -68,8 +64,7 @@ def load(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype is None and torch.device(device).type == "cpu":
         dtype = torch.float32
-    place = str(resources.files("saccade") / "assets" / BUNDLED) if source == BUNDLED else os.fspath(source)
-    model, processor = open_checkpoint(place, dtype=dtype, device=device)
+    model, processor = open_checkpoint(source, dtype=dtype, device=device)
     if max_pixels is not None:
         limited = {**model.config.image.model_dump(), "max_pixels": max_pixels}
         model.config.image = to_part("image", ImageConfig, limited)
