@@ -91,7 +91,7 @@ def rewritten(built: SaccadeForConditionalGeneration, side: str) -> list[Tensor]
     context = build_context(
         roles,
         query_positions_of(roles),
-        inputs["input_ids"] == small.IMAGE_ID,
+        (inputs["input_ids"] == small.IMAGE_ID).cumsum(1),
         EXPECTED["patches"],
         inputs["view_index"],
         small.TOKENS_PER_VIEW,

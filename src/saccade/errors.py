@@ -31,3 +31,7 @@ class CheckpointError(SaccadeError, ValueError):
 
 class DataError(SaccadeError, ValueError):
     """A training or evaluation sample is malformed."""
+
+
+class EngineError(SaccadeError, RuntimeError):
+    """An engine cannot take or finish a question, through no fault of the question."""

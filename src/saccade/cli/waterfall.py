@@ -9,6 +9,7 @@ from saccade.vlm.answers import Answer
 
 WIDTH = 48  # characters of the longest bar
 LABELS = {
+    "waiting": "wait for a slot",
     "open": "open picture",
     "preprocess": "preprocess",
     "vision": "vision tower",
@@ -28,6 +29,8 @@ def waterfall(answer: Answer) -> Group:
     table.add_column(justify="right")
     start = 0.0
     for name, seconds in answer.timings.stages().items():
+        if not seconds:
+            continue
         bar = Bar(total, start, start + seconds, width=WIDTH, color="cyan")
         table.add_row(LABELS[name], bar, milliseconds(seconds))
         start += seconds

@@ -9,10 +9,12 @@ import errno
 import io
 import os
 import struct
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,8 @@ from saccade.errors import ImageError, SaccadeWarning
 from saccade.image.geometry import PixelBox, views
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+
+_Pixels = TypeVar("_Pixels")
 
 _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 # What Pillow's decoders raise on damaged files, depending on the format.
@@ -39,9 +43,17 @@ _OF_A_FILE = (
 _WHITE = (255, 255, 255, 255)
 # Formats whose further frames are previews or layers: their first frame is the whole picture.
 _WHOLE_AT_ONCE = ("MPO", "PSD")
+# The filters of warnings belong to the whole process, and pictures are opened in several threads.
+_WARNING_FILTERS = threading.Lock()
 
 
-def open_image(source: ImageSource, max_pixels: int) -> Image.Image:
+def open_image(
+    source: ImageSource,
+    max_pixels: int,
+    *,
+    name: str | None = None,
+    before_decoding: Callable[[Image.Image], None] | None = None,
+) -> Image.Image:
     """Return a picture as RGB, upright.
 
     The EXIF rotation is applied, transparency is laid over white, 16-bit gray keeps its upper 8 bits, and of several
@@ -52,27 +64,52 @@ def open_image(source: ImageSource, max_pixels: int) -> Image.Image:
             `[height, width, 3]` (RGB) or `[height, width, 4]` (RGBA).
         max_pixels: Pictures with more pixels are refused before they are decoded. Pillow has a limit of its own, twice
             `PIL.Image.MAX_IMAGE_PIXELS`, which holds beside this one.
+        name: How messages call the picture; None for its path, or a general word.
+        before_decoding: Called with the picture when only its header has been read and its size is allowed.
 
     Raises:
         ImageError: when there is no such file, it is not a picture, it is damaged or truncated, or it is too large.
         OSError: when the machine fails, not the picture, such as by too many open files.
     """
-    name, image = _open(source)
+    name, image = _open(source, name)
     with nullcontext() if image is source else image:  # an error keeps this frame, and must not keep the file open
-        width, height = image.size
-        if width < 1 or height < 1:
-            raise ImageError(f"{name} is {width} x {height} pixels: both sides must be at least 1")
-        if width * height > max_pixels:
-            raise ImageError(
-                f"{name} has {width} x {height} pixels, more than the limit of {max_pixels}: make it smaller, or raise "
-                "the limit with saccade.load(max_pixels=...) or `saccade ask --max-pixels`"
-            )
+        check_size(name, *image.size, max_pixels)
         with _told_in_one_sentence(name, "cannot be decoded, it is damaged or truncated"):
+            if before_decoding is not None:
+                before_decoding(image)
             goes_on = _goes_on(image)
             rgb = _to_rgb(ImageOps.exif_transpose(image), name)
     if goes_on:
         warnings.warn(f"{name} has several frames: the first one is taken", SaccadeWarning, stacklevel=2)
     return rgb
+
+
+def check_size(name: str, width: int, height: int, max_pixels: int) -> None:
+    """Raise ImageError where a picture has no pixel, or more than `max_pixels`."""
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} is {width} x {height} pixels: both sides must be at least 1")
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name} has {width} x {height} pixels, more than the limit of {max_pixels}: make it smaller, or raise "
+            "the limit with saccade.load(max_pixels=...) or `saccade ask --max-pixels`"
+        )
+
+
+def check_padded(size: tuple[int, int], config: ImageConfig) -> None:
+    """Raise ImageError where padding would make a picture of this width and height larger than pictures may be."""
+    for left, top, right, bottom in {view.region for view in views(*size, config)} - {(0, 0, *size)}:
+        if (right - left) * (bottom - top) > config.max_pixels:
+            raise ImageError(
+                f"the picture of {size[0]} x {size[1]} pixels would be padded to {right - left} x {bottom - top}, more "
+                f"than {config.max_pixels} pixels, the limit image.max_pixels: cut it to a less extreme shape"
+            )
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Return what is in the file of a picture; raises like `open_image`."""
+    name = _name_of_file(path)
+    with _told_in_one_sentence(name, "cannot be opened"):
+        return Path(path).read_bytes()
 
 
 def to_views(image: Image.Image, config: ImageConfig) -> NDArray[np.uint8]:
@@ -90,11 +127,47 @@ def to_views(image: Image.Image, config: ImageConfig) -> NDArray[np.uint8]:
     """
     if image.mode != "RGB":
         raise ImageError(f"the picture has mode {image.mode}, views are made from RGB: pass it through open_image")
-    cut = views(*image.size, config)
-    sources = {(view.region, view.size) for view in cut}
-    resized = {(region, size): _resized(image, region, size, config) for region, size in sources}
-    shown = [_window(resized[view.region, view.size], view.crop, config.pad_value) for view in cut]
+    gray, resample = config.pad_value, _RESAMPLE[config.resample]
+    shown = cut_views(
+        image.size,
+        config,
+        region=lambda box: _window(image, box, gray),
+        resize=lambda region, size: region.resize(size, resample),
+        window=lambda resized, box: _window(resized, box, gray),
+    )
     return np.stack([np.asarray(view, dtype=np.uint8).transpose(2, 0, 1) for view in shown])
+
+
+def cut_views(
+    size: tuple[int, int],
+    config: ImageConfig,
+    *,
+    region: Callable[[PixelBox], _Pixels],
+    resize: Callable[[_Pixels, tuple[int, int]], _Pixels],
+    window: Callable[[_Pixels, PixelBox], _Pixels],
+) -> list[_Pixels]:
+    """Make the views of a picture, whatever holds its pixels: each region is cut out and resized once.
+
+    Args:
+        size: Width and height of the picture.
+        config: How pictures become views.
+        region: Cuts a box out of the picture, gray where it reaches beyond it.
+        resize: Resizes what was cut out to a width and height.
+        window: Cuts a box out of what was resized, gray where it reaches beyond it.
+
+    Returns:
+        One for each of `views`, in their order.
+
+    Raises:
+        ImageError: when the picture is too long and narrow to be padded.
+    """
+    check_padded(size, config)
+    shown = views(*size, config)
+    resized = {
+        (box, target): resize(region(box), target)
+        for box, target in dict.fromkeys((view.region, view.size) for view in shown)
+    }
+    return [window(resized[view.region, view.size], view.crop) for view in shown]
 
 
 def normalize(pixels: NDArray[np.uint8], config: ImageConfig) -> NDArray[np.float32]:
@@ -126,28 +199,33 @@ def normalize(pixels: NDArray[np.uint8], config: ImageConfig) -> NDArray[np.floa
     return output
 
 
-def _open(source: ImageSource) -> tuple[str, Image.Image]:
+def _open(source: ImageSource, name: str | None) -> tuple[str, Image.Image]:
     """Return a name for messages and the picture, whose pixels may not be decoded yet."""
     if isinstance(source, Image.Image):
-        return "the picture", source
+        return name or "the picture", source
     if isinstance(source, np.ndarray):
-        return "the array", _from_array(source)
+        return name or "the array", _from_array(source)
     if isinstance(source, bytes):
-        return "the picture", _parse(io.BytesIO(source), "the picture")
+        name = name or "the picture"
+        return name, _parse(io.BytesIO(source), name)
     if not isinstance(source, str | os.PathLike):
         raise ImageError(
             f"an object of type {type(source).__name__} is not a picture: give a path, bytes, a Pillow image or a "
             "uint8 array"
         )
-    name = str(source)
-    if not os.path.isfile(source):
-        raise ImageError(f"there is no picture file {name!r}: check the path")
-    return repr(name), _parse(source, repr(name))
+    name = name or _name_of_file(source)
+    return name, _parse(source, name)
+
+
+def _name_of_file(path: str | os.PathLike[str]) -> str:
+    if not os.path.isfile(path):
+        raise ImageError(f"there is no picture file {str(path)!r}: check the path")
+    return repr(str(path))
 
 
 def _parse(file: str | os.PathLike[str] | io.BytesIO, name: str) -> Image.Image:
     """Read the header of a picture; `max_pixels` takes the place of Pillow's warning about large ones."""
-    with _told_in_one_sentence(name, "cannot be opened"), warnings.catch_warnings():
+    with _told_in_one_sentence(name, "cannot be opened"), _WARNING_FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(file)
 
@@ -207,26 +285,10 @@ def _from_16_bit(image: Image.Image, name: str) -> Image.Image:
     return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
 
 
-def _resized(image: Image.Image, region: PixelBox, size: tuple[int, int], config: ImageConfig) -> Image.Image:
-    """Resize a region of a picture, gray where it reaches beyond the picture.
-
-    Raises:
-        ImageError: when the region is larger than pictures may be.
-    """
-    left, top, right, bottom = region
-    if region != (0, 0, *image.size):
-        if (right - left) * (bottom - top) > config.max_pixels:
-            raise ImageError(
-                f"the picture of {image.width} x {image.height} pixels would be padded to {right - left} x "
-                f"{bottom - top}, more than {config.max_pixels} pixels, the limit image.max_pixels: cut it to a less "
-                "extreme shape"
-            )
-        image = _window(image, region, config.pad_value)
-    return image.resize(size, _RESAMPLE[config.resample])
-
-
 def _window(image: Image.Image, box: PixelBox, gray: int) -> Image.Image:
-    """Cut a box out of an RGB picture, gray where it reaches beyond the picture."""
+    """Cut a box out of an RGB picture, gray where it reaches beyond the picture; the whole picture is not copied."""
+    if box == (0, 0, *image.size):
+        return image
     left, top, right, bottom = box
     window = Image.new("RGB", (right - left, bottom - top), (gray,) * 3)
     window.paste(image, (-left, -top))

@@ -192,38 +192,86 @@ class SaccadeModel(SaccadePreTrainedModel):
         query_positions: torch.Tensor | None,
     ) -> tuple[torch.Tensor, QueryCall | None]:
         """Embed ids, put visual and query tokens in their places, and prepare the query module's call."""
-        config = self.config
-        image_mask = input_ids == config.image_token_id
         if input_ids.shape[1] > 1 and not torch.compiler.is_compiling():
-            view_index = self._checked_view_index(input_ids, image_mask, patches, roles, view_index)
-        embeds: torch.Tensor = self.get_input_embeddings()(input_ids)
+            view_index = self._checked_view_index(input_ids, patches, roles, view_index)
+        tokens = None
         if patches is not None:
             if view_index is None:
                 raise PromptError("a compiled model, or a prompt of one token, needs view_index beside its pictures")
-            tokens = self.project_patches(patches)
-            embeds = place(embeds, image_mask, tokens[view_index.clamp(min=0)].flatten(1, 2))
-        if config.query is None or roles is None:
+            tokens = self.project_patches(patches)[view_index.clamp(min=0)].flatten(1, 2)
+        embeds = self.embed(input_ids, tokens, roles)
+        if roles is None or patches is None or view_index is None:
             return embeds, None
-        embeds = self._place_queries(embeds, roles)
-        if patches is None or view_index is None:
-            return embeds, None
+        return embeds, self.query_call(input_ids, roles, query_positions, patches, view_index)
+
+    def embed(
+        self, input_ids: torch.Tensor, visual_tokens: torch.Tensor | None, roles: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Embed ids `[batch, seq]`, with visual and query tokens in their places.
+
+        Args:
+            input_ids: `[batch, seq]`.
+            visual_tokens: Projected tokens `[batch, slots, text_dim]`: the n-th image id of a row gets its row's n-th.
+            roles: `[batch, seq]`; without them no query embeddings are placed.
+
+        Returns:
+            `[batch, seq, text_dim]`.
+        """
+        embeds: torch.Tensor = self.get_input_embeddings()(input_ids)
+        if visual_tokens is not None:
+            embeds = place(embeds, input_ids == self.config.image_token_id, visual_tokens)
+        if self.config.query is None or roles is None:
+            return embeds
+        mask = is_query(roles)
+        queries = self.embedded_query.embeddings(self.get_input_embeddings())
+        ordinal = (mask.cumsum(dim=1) - 1) % queries.shape[0]  # every set of a row starts again with the first
+        return torch.where(mask.unsqueeze(-1), queries[ordinal].to(embeds.dtype), embeds)
+
+    def query_call(
+        self,
+        input_ids: torch.Tensor,
+        roles: torch.Tensor,
+        query_positions: torch.Tensor | None,
+        patches: torch.Tensor,
+        view_index: torch.Tensor,
+        image_tokens_before: torch.Tensor | None = None,
+    ) -> QueryCall | None:
+        """Say what the query tokens of a batch read; the decoder takes it as the argument `embedded_query`.
+
+        Args:
+            input_ids: `[batch, seq]`.
+            roles: `[batch, seq]`.
+            query_positions: `[batch, queries]`, -1 for none; from the roles when absent.
+            patches: Raw patches `[views, patches, vision_dim]`.
+            view_index: `[batch, slots]`, the views of each row, -1 for none.
+            image_tokens_before: `[batch]`, visual tokens of a row that stand before `input_ids`, in a cache.
+
+        Returns:
+            The call; None for a model without queries, or where there are none.
+        """
+        if self.config.query is None:
+            return None
         if query_positions is None:
             query_positions = query_positions_of(roles)
         if query_positions.shape[1] == 0:
-            return embeds, None
-        context = build_context(roles, query_positions, image_mask, patches, view_index, config.tokens_per_view)
-        return embeds, QueryCall(self.embedded_query, context)
+            return None
+        image_mask = input_ids == self.config.image_token_id
+        seen = image_mask.cumsum(dim=1)
+        if image_tokens_before is not None:
+            seen = seen + image_tokens_before.unsqueeze(1)
+        context = build_context(roles, query_positions, seen, patches, view_index, self.config.tokens_per_view)
+        return QueryCall(self.embedded_query, context)
 
     def _checked_view_index(
         self,
         input_ids: torch.Tensor,
-        image_mask: torch.Tensor,
         patches: torch.Tensor | None,
         roles: torch.Tensor | None,
         view_index: torch.Tensor | None,
     ) -> torch.Tensor:
         """Check placeholders against what stands for them, and return `view_index`, derived where it is absent."""
         config = self.config
+        image_mask = input_ids == config.image_token_id
         if config.query_token_id is not None:
             check_query_tokens(input_ids, roles, config.query_token_id)
         num_views = 0 if patches is None else patches.shape[0]
@@ -231,13 +279,6 @@ class SaccadeModel(SaccadePreTrainedModel):
             return view_index_of(image_mask, config.tokens_per_view, num_views)
         check_view_index(image_mask, view_index, config.tokens_per_view, num_views)
         return view_index
-
-    def _place_queries(self, embeds: torch.Tensor, roles: torch.Tensor) -> torch.Tensor:
-        """Put the query embeddings on the query tokens; every set of a row starts again with the first."""
-        mask = is_query(roles)
-        queries = self.embedded_query.embeddings(self.get_input_embeddings())
-        ordinal = (mask.cumsum(dim=1) - 1) % queries.shape[0]
-        return torch.where(mask.unsqueeze(-1), queries[ordinal].to(embeds.dtype), embeds)
 
 
 class SaccadeForConditionalGeneration(SaccadePreTrainedModel, GenerationMixin):

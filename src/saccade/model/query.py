@@ -38,7 +38,7 @@ class QueryContext(NamedTuple):
 def build_context(
     roles: torch.Tensor,
     positions: torch.Tensor,
-    image_mask: torch.Tensor,
+    image_tokens: torch.Tensor,
     patches: torch.Tensor,
     view_index: torch.Tensor,
     tokens_per_view: int,
@@ -48,7 +48,7 @@ def build_context(
     Args:
         roles: `[batch, seq]`.
         positions: `[batch, queries]`, -1 padded.
-        image_mask: bool `[batch, seq]`, true on visual tokens.
+        image_tokens: `[batch, seq]`, how many visual tokens of its row stand at or before each token.
         patches: `[views, patches, vision_dim]`.
         view_index: `[batch, slots]`, -1 padded.
         tokens_per_view: Visual tokens of one view.
@@ -57,7 +57,7 @@ def build_context(
     at = positions.clamp(min=0)
     own = roles.gather(1, at) - 1
     text_mask = (roles.unsqueeze(1) == own.unsqueeze(-1)) & valid.unsqueeze(-1)
-    seen_tokens = image_mask.cumsum(dim=1).gather(1, at)
+    seen_tokens = image_tokens.gather(1, at)
     slots = torch.arange(1, view_index.shape[1] + 1, device=roles.device)
     complete = slots * tokens_per_view <= seen_tokens.unsqueeze(-1)
     view_mask = complete & (view_index >= 0).unsqueeze(1) & valid.unsqueeze(-1)

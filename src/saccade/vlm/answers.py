@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Timings:
     """Seconds per stage, in the order in which they happen; a batch has one set of timings, shared by its answers.
 
     Attributes:
+        waiting: In the queue of an engine, for a slot.
         open: Pictures decoded and brought to RGB.
         preprocess: Views cut, resized and normalized.
         vision: The tower, from pixels to raw patches; 0 for pictures that were encoded before.
@@ -29,6 +30,7 @@ class Timings:
         decode: All later tokens.
     """
 
+    waiting: float = 0.0
     open: float = 0.0
     preprocess: float = 0.0
     vision: float = 0.0
@@ -58,7 +60,8 @@ class Answer:
 
     Attributes:
         text: The answer without surrounding whitespace.
-        finish_reason: "stop" when the model ended it, "length" when `max_new_tokens` did.
+        finish_reason: "stop" when the model ended it, "length" when `max_new_tokens` did, "cancelled" when it was
+            called off.
         prompt_tokens: Tokens of the prompt, visual and query tokens included.
         image_tokens: Visual tokens among them.
         new_tokens: Tokens generated, the end token included.

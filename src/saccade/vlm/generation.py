@@ -99,6 +99,7 @@ class Row:
     parts: list[str] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     ended: bool = False
+    cancelled: bool = False
 
     def push(self, token_id: int, stops: Container[int]) -> str:
         """Take the next id of this row and return new text; one of `stops` ends it, and ids after that are padding."""
@@ -118,7 +119,7 @@ class Row:
 
     def answer(self, *, prompt_tokens: int, image_tokens: int, timings: Timings) -> Answer:
         """Return the answer of a finished row."""
-        reason: FinishReason = "stop" if self.ended else "length"
+        reason: FinishReason = "stop" if self.ended else "cancelled" if self.cancelled else "length"
         text, ids = "".join(self.parts), tuple(self.ids)
         return Answer(text, reason, prompt_tokens, image_tokens, len(ids), timings, ids)
 

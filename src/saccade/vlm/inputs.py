@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from saccade.config import ImageConfig
 from saccade.data.collate import pad_prompts, place_views
+from saccade.image.geometry import view_rows
 from saccade.prompt.conversation import parse_messages
 from saccade.prompt.encode import Encoded, encode, end_token_id
 from saccade.prompt.render import render_chat
@@ -55,6 +58,11 @@ class CutImage:
     views: NDArray[np.uint8]
     size: tuple[int, int]
 
+    def key(self, config: ImageConfig) -> str:
+        """Hash the views and how they stand in rows: other rows are read in another order, be each view the same."""
+        rows = np.array(view_rows(*self.size, config))
+        return hashlib.sha256(rows.tobytes() + self.views.tobytes()).hexdigest()
+
 
 Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any] | EncodedImage
 
@@ -80,10 +88,24 @@ def batch_inputs(
     shown: list[list[EncodedImage]] = []
     for talk in conversations:
         own = [next(remaining) for _ in talk.images]
-        segments = render_chat(parse_messages(talk.messages), processor.prompt, generate=True)
-        rows.append(encode(segments, processor.tokenizer, [processor.picture_segments(*p.size) for p in own]))
+        rows.append(encode_prompt(talk, [picture.size for picture in own], processor))
         shown.append(own)
     return pad_inputs(rows, shown, processor)
+
+
+def encode_prompt(conversation: Conversation, sizes: Sequence[tuple[int, int]], processor: SaccadeProcessor) -> Encoded:
+    """Render and tokenize a conversation up to the header of the next answer.
+
+    Args:
+        conversation: What was said.
+        sizes: Width and height of each picture in pixels.
+        processor: Holds template and tokenizer.
+
+    Raises:
+        PromptError: for a conversation that cannot be rendered.
+    """
+    segments = render_chat(parse_messages(conversation.messages), processor.prompt, generate=True)
+    return encode(segments, processor.tokenizer, [processor.picture_segments(*size) for size in sizes])
 
 
 def pad_inputs(

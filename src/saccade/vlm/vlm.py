@@ -6,7 +6,6 @@ print(vlm.ask("photo.jpg", "What color is the circle?"))
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
@@ -18,7 +17,6 @@ import torch
 from saccade.config import ImageConfig, to_part
 from saccade.errors import ConfigError
 from saccade.explain import Explanation, explain
-from saccade.image.geometry import view_rows
 from saccade.image.transform import ImageSource, normalize, open_image, to_views
 from saccade.vlm.answers import Answer, Stopwatch
 from saccade.vlm.chat import Chat, Conversation
@@ -248,16 +246,10 @@ class VLM:
                 patches=rows.clone(),  # a slice would keep the whole batch alive
                 size=image.size,
                 num_tokens=len(image.views) * config.tokens_per_view,
-                key=_key(image, config.image),
+                key=image.key(config.image),
             )
             for rows, image in zip(patches, cut, strict=True)
         ]
-
-
-def _key(image: CutImage, config: ImageConfig) -> str:
-    """Hash the views and how they stand in rows: other rows are read in another order, though each view be the same."""
-    rows = np.array(view_rows(*image.size, config))
-    return hashlib.sha256(rows.tobytes() + image.views.tobytes()).hexdigest()
 
 
 def _single(image: Picture | None, question: str) -> Conversation:

@@ -1,0 +1,124 @@
+"""The kernel, compiled at its first use with the system's compiler and kept in the user's cache folder."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("kernel.c")
+FLAGS = ("-O3", "-ffp-contract=fast", "-fPIC", "-shared")
+COMPILERS = ("cc", "gcc", "clang")
+SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The kernel, or why there is none.
+
+    Attributes:
+        linear: The function of `kernel.c`, or None.
+        story: Where it comes from, or what is missing and how to help; goes on after a colon or semicolon.
+    """
+
+    linear: Callable[..., None] | None
+    story: str
+
+
+class _BuildError(Exception):
+    """Why there is no kernel; it never leaves this file."""
+
+
+@functools.cache
+def load_kernel() -> Kernel:
+    """Load the kernel, compiled before or now; once a process."""
+    try:
+        compiler = _compiler()
+        target, macros = _target(compiler)
+        library = _library(compiler, target, _name(compiler, target, macros))
+    except (_BuildError, OSError, subprocess.TimeoutExpired) as error:
+        return Kernel(None, str(error))
+    linear = library.linear
+    linear.restype = None
+    linear.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long] * 4 + [ctypes.c_int]
+    alone = "" if library.has_threads() else ", on one thread because torch's OpenMP is none that it knows"
+    return Kernel(linear, f"kernel compiled by {_version(macros)}{alone}")
+
+
+def cache_folder() -> Path:
+    """Return the folder that compiled kernels are kept in."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saccade" / "kernels"
+
+
+def _compiler() -> list[str]:
+    """The compiler's command: that of the variable CC, or the first one found."""
+    if asked := shlex.split(os.environ.get("CC", "")):
+        if shutil.which(asked[0]) is None:
+            raise _BuildError(f"the compiler {asked[0]!r} that CC names is not there")
+        return asked
+    found = next(filter(shutil.which, COMPILERS), None)
+    if found is None:
+        raise _BuildError("no C compiler was found (install gcc or clang for a faster decode)")
+    return [found]
+
+
+def _target(compiler: list[str]) -> tuple[list[str], bytes]:
+    """The flags for this processor, and the macros that the compiler then predefines."""
+    for target in (["-march=native"], []):
+        asked = _run([*compiler, *FLAGS, *target, "-dM", "-E", "-x", "c", os.devnull])
+        if asked.returncode == 0:
+            return target, asked.stdout
+    raise _BuildError(f"{compiler[0]} does not work: {_first_line(asked.stderr)}")
+
+
+def _name(compiler: list[str], target: list[str], macros: bytes) -> str:
+    """A file name that changes with source, flags, compiler and processor.
+
+    The predefined macros tell the compiler's version and all that it knows of the processor.
+    """
+    told = (SOURCE.read_bytes(), shlex.join([*compiler, *FLAGS, *target]).encode(), macros)
+    return hashlib.sha256(b"\0".join(told)).hexdigest()[:24] + ".so"
+
+
+def _version(macros: bytes) -> str:
+    """The compiler's name and version: gcc's macro holds the number only, clang's the name too."""
+    told = re.search(rb'^#define __VERSION__ "(?:Apple )?([^\s"]+(?: \d[^\s"]*)?)', macros, re.MULTILINE)
+    version = told[1].decode() if told else "an unknown compiler"
+    return f"gcc {version}" if version[0].isdigit() else version
+
+
+def _library(compiler: list[str], target: list[str], name: str) -> ctypes.CDLL:
+    """Load the compiled source; where the cache cannot be written, from a folder that is gone once it is loaded."""
+    kept = cache_folder() / name
+    if kept.is_file():
+        return ctypes.CDLL(str(kept))
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        place = tempfile.TemporaryDirectory(dir=kept.parent)
+    except OSError:
+        place = tempfile.TemporaryDirectory()
+    with place as folder:
+        fresh = Path(folder) / name
+        built = _run([*compiler, *FLAGS, *target, str(SOURCE), "-o", str(fresh)])
+        if built.returncode != 0:
+            raise _BuildError(f"{compiler[0]} cannot compile the kernel: {_first_line(built.stderr)}")
+        library = ctypes.CDLL(str(fresh))
+        if fresh.parent.parent == kept.parent:
+            # Moved as a whole, so that a process that starts beside this one finds all of it or nothing.
+            fresh.replace(kept)
+        return library
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
+
+
+def _first_line(output: bytes) -> str:
+    return next(iter(output.decode(errors="replace").splitlines()), "no message")

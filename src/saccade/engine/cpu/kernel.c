@@ -1,0 +1,141 @@
+/* y = x W' for a few rows of float32 x and a bfloat16 W.
+ *
+ * Every weight is read from memory once, for all rows: decoding is as fast as memory gives the weights. Plain C with the
+ * vector types of gcc and clang, so one text serves every processor; the lanes are those of the compiler's target. */
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+
+/* Rows of W in flight: so many sums hide the latency of one multiply-add, and with rows of x must be registers. */
+#define STREAMS 4
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define STREAMS_OF_MANY 4
+#else
+#define STREAMS_OF_MANY 2
+#endif
+#define ROW_TILE 4 /* rows of x that share a weight while it is in a register */
+#define CHUNK 2048 /* columns that stay in the first-level cache while further rows of x pass */
+
+typedef float floats __attribute__((vector_size(4 * LANES)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
+
+/* The OpenMP that torch has loaded, by the names that both common ones export: a second one beside it would fight it
+ * for the cores. Weak, so that the kernel works, on one thread, where there is none. */
+extern void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned) __attribute__((weak));
+extern int omp_get_thread_num(void) __attribute__((weak));
+extern int omp_get_num_threads(void) __attribute__((weak));
+
+int has_threads(void) { return GOMP_parallel && omp_get_thread_num && omp_get_num_threads; }
+
+struct call {
+  const float *x;         /* [rows, in] */
+  const uint16_t *weight; /* [out, in], with `stride` between its rows */
+  float *y;               /* [rows, out] */
+  long rows, in, out, stride;
+};
+
+/* A bfloat16 is the upper half of a float32. */
+static inline float widen_one(uint16_t half) {
+  uint32_t word = (uint32_t)half << 16;
+  float value;
+  memcpy(&value, &word, sizeof value);
+  return value;
+}
+
+static inline floats widen(const uint16_t *from) {
+  halves half;
+  memcpy(&half, from, sizeof half);
+  return (floats)(__builtin_convertvector(half, words) << 16);
+}
+
+static inline floats load(const float *from) {
+  floats value;
+  memcpy(&value, from, sizeof value);
+  return value;
+}
+
+static inline float total(floats value) {
+  float part[LANES];
+  memcpy(part, &value, sizeof part);
+  for (int n = LANES / 2; n; n /= 2)
+    for (int i = 0; i < n; i++) part[i] += part[i + n];
+  return part[0];
+}
+
+/* Columns [from, to) of `xs` rows of x with `ws` rows of W, the latter `gap` apart. Inlined with constant xs and ws, so
+ * that all sums are registers. */
+static inline __attribute__((always_inline)) void tile(const struct call *c, long row, int xs, long first, int ws,
+                                                       long gap, long from, long to) {
+  const float *x = c->x + row * c->in;
+  const uint16_t *w = c->weight + first * c->stride;
+  const long apart = gap * c->stride;
+  floats sum[ROW_TILE][STREAMS];
+  for (int i = 0; i < xs; i++)
+    for (int j = 0; j < ws; j++) sum[i][j] = (floats){0};
+  long k = from;
+  for (; k + LANES <= to; k += LANES) {
+    floats weight[STREAMS];
+    for (int j = 0; j < ws; j++) weight[j] = widen(w + j * apart + k);
+    for (int i = 0; i < xs; i++) {
+      floats value = load(x + i * c->in + k);
+      for (int j = 0; j < ws; j++) sum[i][j] += value * weight[j];
+    }
+  }
+  for (int i = 0; i < xs; i++)
+    for (int j = 0; j < ws; j++) {
+      float *y = c->y + (row + i) * c->out + first + j * gap;
+      float s = total(sum[i][j]) + (from ? *y : 0);
+      for (long rest = k; rest < to; rest++) s += x[i * c->in + rest] * widen_one(w[j * apart + rest]);
+      *y = s;
+    }
+}
+
+static inline __attribute__((always_inline)) void weights(const struct call *c, long first, int ws, long gap) {
+  const long chunk = c->rows > ROW_TILE ? CHUNK : c->in;
+  for (long from = 0; from < c->in; from += chunk) {
+    const long to = from + chunk < c->in ? from + chunk : c->in;
+    for (long row = 0; row < c->rows; row += ROW_TILE) switch (c->rows - row) {
+        case 1: tile(c, row, 1, first, ws, gap, from, to); break;
+        case 2: tile(c, row, 2, first, ws, gap, from, to); break;
+        case 3: tile(c, row, 3, first, ws, gap, from, to); break;
+        default: tile(c, row, ROW_TILE, first, ws, gap, from, to);
+      }
+  }
+}
+
+/* Rows [begin, end) of W, read as `ws` long streams rather than as neighboring rows: the processor fetches ahead only
+ * along a stream that goes on. */
+static inline __attribute__((always_inline)) void streams(const struct call *c, int ws, long begin, long end) {
+  const long length = (end - begin) / ws;
+  for (long i = 0; i < length; i++) weights(c, begin + i, ws, length);
+  for (long last = begin + length * ws; last < end; last++) weights(c, last, 1, 1);
+}
+
+static void span(const struct call *c, long begin, long end) {
+  if (c->rows <= 2)
+    streams(c, STREAMS, begin, end);
+  else
+    streams(c, STREAMS_OF_MANY, begin, end);
+}
+
+static void share(void *data) {
+  const struct call *c = data;
+  const long id = omp_get_thread_num(), threads = omp_get_num_threads();
+  span(c, c->out * id / threads, c->out * (id + 1) / threads);
+}
+
+void linear(const float *x, const uint16_t *weight, float *y, long rows, long in, long out, long stride, int threads) {
+  struct call c = {x, weight, y, rows, in, out, stride};
+  if (threads > 1 && has_threads())
+    GOMP_parallel(share, &c, threads, 0);
+  else
+    span(&c, 0, out);
+}

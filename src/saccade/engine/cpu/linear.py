@@ -1,0 +1,97 @@
+"""A linear layer with bfloat16 weights, as one operator of torch; eager and compiled code call the same."""
+
+import threading
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional as F
+
+from saccade.engine.cpu.build import load_kernel
+from saccade.errors import ConfigError
+
+# Up to so many rows of activations the kernel is as fast as the library's product, or faster. It computes in float32:
+# a processor with units for bfloat16 matrices, where activations are bfloat16, overtakes it earlier.
+FEW_ROWS = {torch.float32: 64, torch.bfloat16: 8}
+# float32 weights of one block: large enough for the library's product to run as on the whole matrix (blocks of a
+# quarter cost it 8 %), small enough for the last-level cache of a server.
+BLOCK_BYTES = 16 << 20
+
+_local = threading.local()
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Apply a linear layer whose weights are bfloat16, summed in float32.
+
+    Args:
+        x: `[..., in]`, float32 or bfloat16.
+        weight: bfloat16 `[out, in]`.
+        bias: `[out]`, or None.
+
+    Returns:
+        `[..., out]` of x's dtype.
+
+    Raises:
+        ConfigError: where gradients are recorded, of which this knows nothing.
+    """
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        raise ConfigError("the kernels of low-precision weights have no gradient: call them in torch.inference_mode()")
+    kernel = load_kernel().linear
+    if kernel is not None and _suits(x, weight):
+        y = _by_kernel(kernel, x, weight)
+    elif x.dtype == torch.bfloat16:
+        return F.linear(x, weight, bias)
+    else:
+        y = _by_blocks(x, weight)
+    if bias is not None:
+        y += bias
+    return y if y.dtype == x.dtype else y.to(x.dtype)
+
+
+# Not `custom_op`, whose wrapping costs a call 10 µs more, and a decoding step makes some two hundred.
+torch.library.define("saccade::linear", "(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor")
+torch.library.impl("saccade::linear", "CPU", linear)
+
+
+@torch.library.register_fake("saccade::linear")
+def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+def _suits(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether the kernel, which checks nothing, may be given these; torch's own product refuses what is wrong."""
+    width = x.shape[-1]
+    few = x.numel() <= FEW_ROWS.get(x.dtype, 0) * width
+    return few and weight.dtype == torch.bfloat16 and weight.stride(1) == 1 and weight.shape[1] == width
+
+
+def _by_kernel(kernel: Callable[..., None], x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Multiply x with each weight read once, into float32; terse, because decoding is many such calls."""
+    x = (x if x.dtype == torch.float32 else x.float()).contiguous()
+    out, width = weight.shape
+    y = x.new_empty((*x.shape[:-1], out))
+    addresses = x.data_ptr(), weight.data_ptr(), y.data_ptr()
+    kernel(*addresses, x.numel() // width, width, out, weight.stride(0), torch.get_num_threads())
+    return y
+
+
+def _by_blocks(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Multiply float32 x with block after block of the weights, each made float32 in the cache."""
+    out, width = weight.shape
+    rows = x.reshape(-1, x.shape[-1])
+    step = min(out, max(1, BLOCK_BYTES // (4 * width)))
+    block = _scratch(step * width).view(step, width)
+    y = x.new_empty(rows.shape[0], out)
+    for begin in range(0, out, step):
+        end = min(begin + step, out)
+        part = block[: end - begin]
+        part.copy_(weight[begin:end])
+        torch.mm(rows, part.T, out=y[:, begin:end])
+    return y.view(*x.shape[:-1], out)
+
+
+def _scratch(size: int) -> torch.Tensor:
+    """A float32 vector of `size` numbers, the same memory at every call of a thread."""
+    kept: torch.Tensor | None = getattr(_local, "scratch", None)
+    if kept is None or kept.numel() < size:
+        kept = _local.scratch = torch.empty(size)
+    return kept[:size]

@@ -1,0 +1,75 @@
+"""The seam: plain modules, whose calls of torch find their way to weights in bfloat16."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+import saccade.engine.cpu.linear  # noqa: F401 (registers the operator)
+
+# What mixes activations with small parameters, or with one another, and wants a single dtype.
+_ONE_DTYPE = (
+    F.layer_norm, F.rms_norm, F.group_norm, F.conv1d, F.conv2d, F.scaled_dot_product_attention,
+    torch.matmul, torch.Tensor.matmul, torch.bmm, torch.Tensor.bmm, torch.einsum,
+)  # fmt: skip
+
+
+class LowPrecisionWeights(TorchFunctionMode):
+    """Inside it, modules with bfloat16 weights run on a CPU with activations of a chosen dtype.
+
+    Linear layers go to the operator `saccade::linear`. With float32 activations, small parameters are widened where
+    they meet them, what an embedding looks up is widened, and a cast of float32 to bfloat16 leaves the tensor as it
+    is: the result is that of the same modules in float32, within its rounding. For inference only; it may stand
+    outside a compiled function or inside.
+
+    Args:
+        activations: float32, or bfloat16 where the processor multiplies matrices of bfloat16.
+    """
+
+    def __init__(self, activations: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.activations = activations
+        self._ways: dict[Callable[..., Any], Callable[..., Any]] = {F.linear: _linear}
+        if activations == torch.float32:
+            self._ways |= {F.linear: _linear_widened, F.embedding: _embedding, torch.Tensor.to: _to}
+            self._ways |= {function: _in_one_dtype(function) for function in _ONE_DTYPE}
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call what stands for `func`, or `func`."""
+        way = self._ways.get(func, func)
+        return way(*args, **kwargs) if kwargs else way(*args)
+
+
+def _widen(value: Any) -> Any:
+    return value.float() if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16 else value
+
+
+def _in_one_dtype(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*map(_widen, args), **{name: _widen(value) for name, value in kwargs.items()})
+
+    return call
+
+
+def _linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    if weight.dtype != torch.bfloat16 or not weight.is_cpu:
+        return F.linear(input, weight, bias)
+    output: torch.Tensor = torch.ops.saccade.linear.default(input, weight, bias)
+    return output
+
+
+def _linear_widened(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    return _linear(_widen(input), weight, bias)
+
+
+def _embedding(*args: Any, **kwargs: Any) -> Any:
+    return _widen(F.embedding(*args, **kwargs))
+
+
+def _to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    moved = tensor.to(*args, **kwargs)
+    return tensor if tensor.dtype == torch.float32 and moved.dtype == torch.bfloat16 else moved

@@ -1,0 +1,118 @@
+"""Ways to run a decoding step, fastest first; the plain one is the truth that the others are tested against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from saccade.engine.decode import State, decode
+from saccade.engine.slots import Slots
+from saccade.errors import ConfigError
+from saccade.model import SaccadeForConditionalGeneration
+
+PathName = Literal["plain", "compiled", "graphs"]
+Step = Callable[[int, int, bool], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """How decoding steps run.
+
+    Attributes:
+        name: Its name.
+        reason: Why it was chosen, one sentence.
+        step: Takes the number of slots, the positions that are read and whether any row draws; returns the new ids.
+        sizes: Slots that a step may take, ascending, or None for any number.
+        stride: Positions that are read come in multiples of this.
+    """
+
+    name: PathName
+    reason: str
+    step: Step
+    sizes: tuple[int, ...] | None = None
+    stride: int = 1
+
+    def batch(self, used: int) -> int:
+        """The number of slots a step takes when the first `used` are in work."""
+        return used if self.sizes is None else next(size for size in self.sizes if size >= used)
+
+    def length(self, needed: int, most: int) -> int:
+        """The number of positions a step reads when `needed` are, and slots have `most`."""
+        return min(-(-needed // self.stride) * self.stride, most)
+
+
+def choose_path(
+    name: PathName | Literal["auto"], model: SaccadeForConditionalGeneration, slots: Slots, state: State, stride: int
+) -> Path:
+    """Choose how decoding steps run on a device.
+
+    Args:
+        name: A path, or "auto" for the fastest one that the device has.
+        model: The model.
+        slots: Its slots.
+        state: What the steps know.
+        stride: For paths that fix their shapes: a step reads a multiple of so many positions.
+
+    Raises:
+        ConfigError: for an unknown path, or one that the device does not have.
+    """
+    device = state.tokens.device
+
+    def plain(batch: int, length: int, draw: bool) -> torch.Tensor:
+        return decode(model, slots, state, batch, length, draw)
+
+    if name not in ("auto", "plain", "compiled", "graphs"):
+        raise ConfigError(f"there is no path {name!r}: choose auto, plain, compiled or graphs")
+    if name == "graphs" and device.type != "cuda":
+        raise ConfigError(f"the path graphs needs a CUDA device, and the model is on {device}: choose auto")
+    sizes = _powers(slots.count)
+    if name == "graphs" or (name == "auto" and device.type == "cuda"):
+        reason = "CUDA graphs: a step is launched as one, without work on the host"
+        return Path("graphs", reason, _Graphs(plain, state), sizes, stride)
+    if name == "compiled":
+        reason = "compiled whole, as asked; the first step of each size compiles"
+        return Path("compiled", reason, torch.compile(plain, fullgraph=True, dynamic=False), sizes, stride)
+    reason = "as asked" if name == "plain" else f"library kernels, exact sizes: the {device.type} needs no graphs"
+    return Path("plain", reason, plain)
+
+
+class _Graphs:
+    """Steps as CUDA graphs, recorded at their first use."""
+
+    def __init__(self, step: Step, state: State) -> None:
+        self._step, self._state = step, state
+        self._pool = torch.cuda.graph_pool_handle()
+        self._recorded: dict[tuple[int, int, bool], tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
+
+    def __call__(self, batch: int, length: int, draw: bool) -> torch.Tensor:
+        key = (batch, length, draw)
+        if key not in self._recorded:
+            self._recorded[key] = self._record(*key)
+        graph, ids = self._recorded[key]
+        graph.replay()
+        return ids
+
+    def _record(self, batch: int, length: int, draw: bool) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+        """Record a step; the rehearsals before it leave the state as it was, and in the slots what the step will."""
+        moved = (self._state.tokens, self._state.positions)
+        before = [tensor.clone() for tensor in moved]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                self._step(batch, length, draw)
+                for tensor, value in zip(moved, before, strict=True):
+                    tensor.copy_(value)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            ids = self._step(batch, length, draw)
+        return graph, ids
+
+
+def _powers(most: int) -> tuple[int, ...]:
+    """Powers of two up to `most`, and `most` itself."""
+    return (*(2**k for k in range(most.bit_length()) if 2**k < most), most)

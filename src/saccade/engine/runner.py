@@ -1,0 +1,238 @@
+"""The device side: prompts go in, tokens come out a step later, and the host never waits in between."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from saccade.engine.decode import State
+from saccade.engine.kept import Kept
+from saccade.engine.paths import Path, PathName, choose_path
+from saccade.engine.prefill import Arrival, prefill, prepare
+from saccade.engine.prompts import Prompt
+from saccade.engine.slots import Slots
+from saccade.errors import ConfigError, PromptError
+from saccade.model import SaccadeForConditionalGeneration
+from saccade.vlm.generation import Sampling
+
+ATTENTION = "sdpa"
+
+
+@dataclass(eq=False)
+class Entry:
+    """A prompt in work.
+
+    Attributes:
+        prompt: The prompt.
+        sampling: How its tokens are chosen.
+        slot: Where it is; -1 before and after.
+        asked: Tokens of the answer that have been asked of the device.
+    """
+
+    prompt: Prompt
+    sampling: Sampling
+    slot: int = -1
+    asked: int = 0
+
+    @property
+    def wants(self) -> bool:
+        """Whether the device has more tokens to make."""
+        return self.slot >= 0 and self.asked < self.sampling.max_new_tokens
+
+    @property
+    def position(self) -> int:
+        """Where the last token asked for goes in its slot."""
+        return len(self.prompt) + self.asked - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """Tokens on their way to the host: whose they are, and when they have arrived."""
+
+    ids: torch.Tensor
+    entries: list[tuple[int, Entry]]
+    landed: torch.cuda.Event | None
+
+
+class Runner:
+    """A model with slots.
+
+    Attributes:
+        slots: Keys and values of everything in work.
+        path: How decoding steps run.
+        prefixes: Beginnings of prompts that are kept for the next one, by `Prompt.key`.
+
+    Raises:
+        ConfigError: for a bound below 1, a decoder whose attention the engine cannot mask, or a path that the device
+            does not have.
+    """
+
+    def __init__(
+        self,
+        model: SaccadeForConditionalGeneration,
+        hushed: list[int],
+        *,
+        slots: int,
+        length: int,
+        dtype: torch.dtype,
+        prefix_bytes: int,
+        path: PathName | Literal["auto"],
+        stride: int = 256,
+    ) -> None:
+        if slots < 1 or length < 1:
+            raise ConfigError(f"an engine needs at least 1 slot of 1 position, not {slots} of {length}")
+        text = model.config.text_config
+        if text._attn_implementation != ATTENTION:
+            raise ConfigError(
+                f"the decoder attends by {text._attn_implementation!r}, which takes no mask for slots: load the model "
+                f"with attn_implementation={ATTENTION!r}"
+            )
+        device = model.device
+        self.model = model
+        self.slots = Slots(text, slots, length, dtype=dtype, device=device)
+        self._state = State.empty(slots, length, text.vocab_size, hushed, device)
+        self.path: Path = choose_path(path, model, self.slots, self._state, stride)
+        self.prefixes: Kept[torch.Tensor] = Kept(prefix_bytes)
+        self._in_work: list[Entry | None] = [None] * slots
+        self._flights: deque[_Flight] = deque()
+
+    @property
+    def free(self) -> int:
+        """Slots without a conversation."""
+        return self._in_work.count(None)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is in work or on its way."""
+        return bool(self._flights) or any(entry is not None for entry in self._in_work)
+
+    def check(self, prompt_tokens: int, sampling: Sampling) -> None:
+        """Raise PromptError where a prompt and its answer do not fit a slot."""
+        if prompt_tokens + sampling.max_new_tokens > self.slots.length:
+            raise PromptError(
+                f"the prompt has {prompt_tokens} tokens and its answer may take {sampling.max_new_tokens} "
+                f"(max_new_tokens), but a slot holds {self.slots.length} in all: shorten the conversation, lower "
+                "max_new_tokens or give the engine a larger length"
+            )
+
+    def enter(self, entries: Sequence[Entry]) -> None:
+        """Take prompts into free slots and ask for the first token of each."""
+        arrivals = []
+        for entry in entries:
+            entry.slot = self._in_work.index(None)
+            self._in_work[entry.slot] = entry
+            arrivals.append(Arrival(entry.prompt, entry.slot, self._recall(entry)))
+        device = self._state.tokens.device
+        batch = prepare(arrivals, self.slots.spare, pad_id=0, device=device)
+        logits = prefill(self.model, self.slots, batch)
+        slots = torch.tensor([entry.slot for entry in entries], device=device)
+        self._set_up(entries, slots)
+        last = torch.tensor([len(entry.prompt) - 1 for entry in entries], device=device)
+        ids = self._state.choose(logits, slots, last, any(entry.sampling.temperature > 0 for entry in entries))
+        self._state.tokens[slots] = ids
+        for entry in entries:
+            entry.asked = 1
+            self._remember(entry)
+        self._send(ids, list(enumerate(entries)))
+
+    def step(self) -> None:
+        """Ask for one more token of every conversation that wants one."""
+        working = [entry for entry in self._in_work if entry is not None and entry.wants]
+        if not working:
+            return
+        batch = self.path.batch(max(entry.slot for entry in working) + 1)
+        length = self.path.length(max(entry.position for entry in working) + 1, self.slots.length)
+        ids = self.path.step(batch, length, any(entry.sampling.temperature > 0 for entry in working))
+        for entry in working:
+            entry.asked += 1
+        self._send(ids, [(entry.slot, entry) for entry in working])
+
+    def collect(self, wait: bool) -> list[tuple[Entry, int]]:
+        """Return the tokens that have arrived, in order; with `wait`, those of the oldest step at least."""
+        arrived: list[tuple[Entry, int]] = []
+        while self._flights:
+            flight = self._flights[0]
+            if flight.landed is not None and not flight.landed.query():
+                if arrived or not wait:
+                    break
+                flight.landed.synchronize()
+            self._flights.popleft()
+            ids = flight.ids.tolist()
+            arrived += [(entry, ids[row]) for row, entry in flight.entries]
+        return arrived
+
+    def leave(self, entry: Entry) -> None:
+        """Free an entry's slot; tokens of it that are still on their way belong to nobody."""
+        self._state.working[entry.slot] = 0
+        self._in_work[entry.slot] = None
+        entry.slot = -1
+
+    def close_ranks(self) -> None:
+        """Move conversations from the last slots into free ones before them, so that steps need fewer slots."""
+        used = [slot for slot, entry in enumerate(self._in_work) if entry is not None]
+        for target in range(len(used)):
+            if self._in_work[target] is None:
+                self._move(used.pop(), target)
+
+    def _move(self, source: int, target: int) -> None:
+        entry = self._in_work[source]
+        assert entry is not None
+        self.slots.move(source, target, entry.position + 1)
+        state = self._state
+        for tensor in (state.tokens, state.positions, state.working, state.temperature, state.top_p, state.draws):
+            tensor[target] = tensor[source]
+        state.working[source] = 0
+        self._in_work[target], self._in_work[source] = entry, None
+        entry.slot = target
+
+    def _set_up(self, entries: Sequence[Entry], slots: torch.Tensor) -> None:
+        """Tell the device what it must know of new conversations."""
+        state, device = self._state, slots.device
+        state.positions[slots] = torch.tensor([len(entry.prompt) for entry in entries], device=device)
+        state.working[slots] = 1
+        state.temperature[slots] = torch.tensor([entry.sampling.temperature for entry in entries], device=device)
+        state.top_p[slots] = torch.tensor([entry.sampling.top_p for entry in entries], device=device)
+        for entry in entries:
+            if entry.sampling.temperature > 0:
+                start = len(entry.prompt) - 1
+                numbers = _random(entry.sampling)
+                state.draws[entry.slot, start : start + len(numbers)] = numbers.to(device)
+
+    def _recall(self, entry: Entry) -> int:
+        """Put the longest beginning of the prompt that is kept into the slot, and return its length."""
+        for length in entry.prompt.reusable() if self.prefixes.max_bytes else ():
+            stored = self.prefixes.get(entry.prompt.key(length))
+            if stored is not None:
+                self.slots.copy_in(entry.slot, stored)
+                return length
+        return 0
+
+    def _remember(self, entry: Entry) -> None:
+        """Keep the beginnings of a prompt that stands in its slot."""
+        for length in entry.prompt.reusable() if self.prefixes.max_bytes else ():
+            key = entry.prompt.key(length)
+            if key not in self.prefixes:
+                stored = self.slots.copy_out(entry.slot, length)
+                self.prefixes.put(key, stored, stored.nbytes)
+
+    def _send(self, ids: torch.Tensor, entries: list[tuple[int, Entry]]) -> None:
+        """Start tokens on their way to the host."""
+        if ids.device.type != "cuda":
+            self._flights.append(_Flight(ids.cpu(), entries, None))
+            return
+        host = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
+        host.copy_(ids, non_blocking=True)
+        landed = torch.cuda.Event()
+        landed.record()
+        self._flights.append(_Flight(host, entries, landed))
+
+
+def _random(sampling: Sampling) -> torch.Tensor:
+    """Random numbers for every token of an answer, repeatable where there is a seed."""
+    if sampling.seed is None:
+        return torch.rand(sampling.max_new_tokens)
+    return torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(sampling.seed))

@@ -1,0 +1,341 @@
+"""Linear layers with bfloat16 weights on a CPU: the kernel, its building, and modules that run on it unchanged."""
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import AutoModel, PreTrainedModel, Qwen2Config, SiglipVisionConfig, StaticCache
+
+import small
+from saccade.config import SaccadeConfig
+from saccade.engine.cpu import LowPrecisionWeights, build, choose, choose_linear
+from saccade.engine.cpu import linear as linear_file
+from saccade.errors import ConfigError
+from saccade.model import SaccadeForConditionalGeneration
+
+ROUNDING = 1e-5
+WITH_COMPILER = pytest.mark.skipif(build.load_kernel().linear is None, reason=build.load_kernel().story)
+
+
+def off(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference, relative to the largest expected number."""
+    return float((found.double() - expected.double()).abs().max() / expected.abs().max())
+
+
+@contextmanager
+def with_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    with with_threads(request.param):
+        yield
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """An empty cache folder, and nothing loaded."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    build.load_kernel.cache_clear()
+    yield tmp_path / "saccade" / "kernels"
+    build.load_kernel.cache_clear()
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [*range(1, 18), 65])
+def test_the_operator_equals_float64(rows: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    for width, out in ((1, 1), (7, 3), (8, 5), (33, 10), (2051, 67), (4100, 2)):
+        wide = torch.randn(rows, 2 * width, generator=generator).to(dtype)
+        weight = torch.randn(out, width, generator=generator).bfloat16()
+        bias = torch.randn(out, generator=generator).bfloat16()
+        for x in (wide[:, :width].contiguous(), wide[:, ::2], wide[None, :, :width]):
+            for given in (None, bias):
+                exact = F.linear(x.double(), weight.double(), None if given is None else given.double())
+                found = torch.ops.saccade.linear(x, weight, given)
+                assert found.dtype == dtype
+                assert found.shape == exact.shape
+                assert off(found, exact) < (ROUNDING if dtype == torch.float32 else 2**-7)
+
+
+@pytest.mark.parametrize("rows", [2, 70])
+def test_weights_need_not_be_contiguous(rows: int) -> None:
+    x, weights = torch.randn(rows, 24), torch.randn(40, 50).bfloat16()
+    for weight in (weights[3:20, 5:29], weights[:24].T, weights[::2, ::2][:, :24]):
+        assert off(torch.ops.saccade.linear(x, weight), x.double() @ weight.double().T) < ROUNDING
+
+
+@pytest.mark.parametrize("rows", [2, 70])
+def test_shapes_that_do_not_fit_are_refused(rows: int) -> None:
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        torch.ops.saccade.linear(torch.randn(rows, 9), torch.randn(4, 8).bfloat16())
+
+
+@pytest.mark.parametrize("rows", [2, 70])
+def test_gradients_are_refused_rather_than_lost(rows: int) -> None:
+    layer, x = torch.nn.Linear(8, 4).bfloat16(), torch.randn(rows, 8)
+    with LowPrecisionWeights():
+        with pytest.raises(ConfigError, match="inference_mode"):
+            layer(x)
+        with torch.no_grad():
+            assert layer(x).dtype == torch.float32
+
+
+def test_many_rows_go_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of one weight row, of some that do not divide the rows, and one larger than the matrix."""
+    x, weight, bias = torch.randn(70, 48), torch.randn(31, 48).bfloat16(), torch.randn(31).bfloat16()
+    exact = F.linear(x.double(), weight.double(), bias.double())
+    for size in (1, 4 * 48 * 7, 1 << 20):
+        monkeypatch.setattr(linear_file, "BLOCK_BYTES", size)
+        assert off(torch.ops.saccade.linear(x, weight, bias), exact) < ROUNDING
+
+
+@WITH_COMPILER
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_threads_are_those_of_torch() -> None:
+    """One OpenMP, and no thread beside those that torch has already started."""
+
+    def tasks() -> set[str]:
+        return {task.name for task in Path("/proc/self/task").iterdir()}
+
+    with with_threads(3):
+        torch.randn(512, 512) @ torch.randn(512, 512)
+        torch.zeros(1 << 20).sin_()
+        before = tasks()
+        torch.ops.saccade.linear(torch.randn(1, 64), torch.randn(999, 64).bfloat16())
+        assert tasks() == before
+    libraries = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "omp.so" in line}
+    assert len(libraries) <= 1, libraries
+
+
+def language_inputs() -> dict[str, Any]:
+    return {"input_ids": torch.arange(1, 12).view(1, -1)}
+
+
+def pixels(side: int) -> dict[str, Any]:
+    return {"pixel_values": torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))}
+
+
+def pair(model: PreTrainedModel) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """A model with random bfloat16 weights, and its twin: the same weights as float32."""
+    generator = torch.Generator().manual_seed(small.SEED)
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+    model = model.bfloat16().eval()
+    return model, copy.deepcopy(model).float()
+
+
+LANGUAGE = {name: value for name, value in small.QWEN2.items() if name != "model_type"}
+VISION = {"hidden_size": 12, "intermediate_size": 14, "num_hidden_layers": 3, "num_attention_heads": 4}
+BACKBONES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "phi": (lambda: small.config().text_config, language_inputs()),
+    "qwen2": (lambda: Qwen2Config(**LANGUAGE), language_inputs()),
+    "siglip": (lambda: SiglipVisionConfig(**VISION, image_size=30, patch_size=5, vision_use_head=False), pixels(30)),
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_backbones_run_as_their_float32_twins(name: str) -> None:
+    config, inputs = BACKBONES[name]
+    model, twin = pair(AutoModel.from_config(config()))
+    with torch.inference_mode():
+        expected = twin(**inputs).last_hidden_state
+        assert off(model(**inputs).last_hidden_state, expected) > ROUNDING
+        with LowPrecisionWeights():
+            found = model(**inputs).last_hidden_state
+    assert found.dtype == torch.float32
+    assert off(found, expected) < ROUNDING
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        small.config(),
+        small.config(fusion="gate", init="random"),
+        small.shuffled(),
+        small.cropped(),
+        *(
+            small.changed(small.config(), compressor={"window": small.WINDOW, "hidden_size": 10, "kind": kind})
+            for kind in ("ldp", "ldpv2")
+        ),
+        small.changed(small.config(), compressor={"kind": "c_abstractor", "side": 4, "hidden_size": 8, "depth": 1}),
+        small.changed(
+            small.config(),
+            compressor={
+                "kind": "resampler",
+                "num_queries": 16,
+                "hidden_size": 8,
+                "intermediate_size": 9,
+                "num_layers": 2,
+                "num_heads": 2,
+            },
+        ),
+    ],
+    ids=lambda config: config.compressor.kind,
+)
+def test_whole_models_run_as_their_float32_twins(config: SaccadeConfig) -> None:
+    model, twin = pair(SaccadeForConditionalGeneration(config))
+    side = model.config.vision_config.image_size
+    inputs = small.batch() if config.query is not None else {"input_ids": torch.arange(1, 12).view(1, -1)}
+    views = pixels(side)["pixel_values"].repeat(4, 1, 1, 1)[: small.NUM_VIEWS]
+    with torch.inference_mode():
+        tokens = twin.get_image_features(views).pooler_output
+        with LowPrecisionWeights():
+            assert off(model.get_image_features(views).pooler_output, tokens) < ROUNDING
+        if config.query is not None:
+            inputs["pixel_values"] = views
+        expected = twin(**inputs).logits
+        with LowPrecisionWeights():
+            found = model(**inputs).logits
+    assert found.dtype == torch.float32
+    real = inputs["attention_mask"].bool() if "attention_mask" in inputs else slice(None)
+    assert off(found[real], expected[real]) < ROUNDING
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["mode outside", "mode inside"])
+def test_a_compiled_step_with_a_static_cache_equals_the_eager_twin(inside: bool) -> None:
+    model, twin = pair(SaccadeForConditionalGeneration(small.shuffled()))
+    steps = torch.arange(5, 9).view(4, 1, 1)
+
+    def run(model: PreTrainedModel, mode: Callable[[], Any] | None, compiled: bool) -> torch.Tensor:
+        cache = StaticCache(config=model.config.get_text_config(), max_cache_len=16)
+
+        def step(ids: torch.Tensor) -> torch.Tensor:
+            if mode is not None and inside:
+                with mode():
+                    return model(input_ids=ids, past_key_values=cache, use_cache=True).logits
+            return model(input_ids=ids, past_key_values=cache, use_cache=True).logits
+
+        def whole() -> torch.Tensor:
+            first = step(torch.arange(1, 7).view(1, -1))
+            faster = torch.compile(step, fullgraph=True, backend="eager") if compiled else step
+            return torch.cat([first, *(faster(ids) for ids in steps)], dim=1)
+
+        if mode is not None and not inside:
+            with mode(), torch.inference_mode():
+                return whole()
+        with torch.inference_mode():
+            return whole()
+
+    torch.compiler.reset()
+    found, expected = run(model, LowPrecisionWeights, True), run(twin, None, False)
+    assert found.dtype == torch.float32
+    assert off(found, expected) < ROUNDING
+
+
+def test_what_the_mode_does_not_concern_passes() -> None:
+    x, weight = torch.randn(2, 4), torch.randn(3, 4)
+    with LowPrecisionWeights():
+        assert torch.equal(F.linear(x, weight), torch._C._nn.linear(x, weight))
+        assert x.to(torch.float64).dtype == torch.float64
+        assert x.to(torch.bfloat16) is x
+        assert weight.bfloat16().to(torch.bfloat16).dtype == torch.bfloat16
+    with LowPrecisionWeights(torch.bfloat16):
+        assert x.to(torch.bfloat16).dtype == torch.bfloat16
+        assert F.linear(x.bfloat16(), weight.bfloat16()).dtype == torch.bfloat16
+
+
+def test_the_reason_names_the_compiler_or_its_absence(monkeypatch: pytest.MonkeyPatch) -> None:
+    there, missing = build.Kernel(print, "kernel compiled by gcc 1.2"), build.Kernel(None, "no C compiler was found")
+    for unit, kernel, activations, routed in (
+        (None, there, torch.float32, True),
+        (None, missing, torch.float32, True),
+        ("AMX", there, torch.bfloat16, True),
+        ("AMX", missing, torch.bfloat16, False),
+    ):
+        monkeypatch.setattr(choose, "_matrix_unit", lambda unit=unit: unit)
+        monkeypatch.setattr(choose, "load_kernel", lambda kernel=kernel: kernel)
+        path = choose_linear(torch.bfloat16)
+        assert (path.activations, path.routed) == (activations, routed)
+        assert kernel.story in path.reason
+        assert (unit or "no bfloat16 matrix unit") in path.reason
+        assert isinstance(path.mode(), LowPrecisionWeights) == routed
+    assert choose_linear(torch.float32).activations == torch.float32
+    assert not choose_linear(torch.float32).routed
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("rows", [1, 9])
+def test_without_a_compiler_results_are_the_same(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert build.load_kernel().linear is None
+    assert "no C compiler was found" in build.load_kernel().story
+    x, weight, bias = torch.randn(rows, 48), torch.randn(31, 48).bfloat16(), torch.randn(31).bfloat16()
+    exact = F.linear(x.double(), weight.double(), bias.double())
+    assert off(torch.ops.saccade.linear(x, weight, bias), exact) < ROUNDING
+    assert off(torch.ops.saccade.linear(x.bfloat16(), weight, bias), exact) < 2**-6
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(("command", "story"), [("nowhere-to-be-found", "is not there"), ("false", "does not work")])
+def test_a_compiler_that_does_not_work_is_named(monkeypatch: pytest.MonkeyPatch, command: str, story: str) -> None:
+    monkeypatch.setenv("CC", command)
+    kernel = build.load_kernel()
+    assert kernel.linear is None
+    assert story in kernel.story
+    assert command in kernel.story
+
+
+@WITH_COMPILER
+def test_a_source_that_does_not_compile_is_said(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "kernel.c"
+    broken.write_text("this is no C\n")
+    monkeypatch.setattr(build, "SOURCE", broken)
+    assert "cannot compile the kernel" in build.load_kernel().story
+    assert not list(fresh.iterdir())
+
+
+@WITH_COMPILER
+def test_the_compiled_kernel_is_kept_until_its_source_changes(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert build.load_kernel().linear is not None
+    (kept,) = fresh.iterdir()
+    made = kept.stat().st_mtime_ns
+    build.load_kernel.cache_clear()
+    assert build.load_kernel().linear is not None
+    assert [path.stat().st_mtime_ns for path in fresh.iterdir()] == [made]
+    edited = tmp_path / "kernel.c"
+    edited.write_bytes(build.SOURCE.read_bytes() + b"\n")
+    monkeypatch.setattr(build, "SOURCE", edited)
+    build.load_kernel.cache_clear()
+    assert build.load_kernel().linear is not None
+    assert len(list(fresh.iterdir())) == 2
+
+
+@WITH_COMPILER
+def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    build.load_kernel.cache_clear()
+    assert build.load_kernel().linear is not None
+    x, weight = torch.randn(1, 9), torch.randn(4, 9).bfloat16()
+    assert off(torch.ops.saccade.linear(x, weight), x.double() @ weight.double().T) < ROUNDING
+    build.load_kernel.cache_clear()
+
+
+@WITH_COMPILER
+def test_processes_that_start_together_all_get_the_kernel(fresh: Path) -> None:
+    program = f"import runpy; print(runpy.run_path({build.__file__!r})['load_kernel']().story)"
+    started = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in started:
+        out, errors = process.communicate(timeout=120)
+        assert "kernel compiled by" in out, errors
+    (kept,) = fresh.iterdir()
+    assert kept.suffix == ".so"
