@@ -119,7 +119,9 @@ def embq(tensors: dict[str, Tensor], rows: list[golden.Row]) -> tuple[Tensor, Re
     roles, image_mask = inputs["mm_token_type_ids"], inputs["input_ids"] == golden.IMAGE_ID
     patches = golden.shown(tensors, "embq_image_features")
     index = view_index_of(image_mask, golden.TOKENS_PER_VIEW, len(patches))
-    context = build_context(roles, query_positions_of(roles), image_mask.cumsum(1), patches, index, golden.TOKENS_PER_VIEW)
+    context = build_context(
+        roles, query_positions_of(roles), image_mask.cumsum(1), patches, index, golden.TOKENS_PER_VIEW
+    )
     layer = module.layers[0]
     with (
         layer.text_attention.register_forward_hook(recorder.keep("text")),

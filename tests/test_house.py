@@ -47,8 +47,8 @@ MODEL_NEVER_IMPORTS = {
 MODEL_NEVER_CALLS = {"open", "print", "input"}
 
 FAMILY_NAME = re.compile(r"flash[\s_-]?(sloth|vl)(?![a-z])", re.IGNORECASE)
-# Where a family may be named in code: presets, released checkpoints, the papers' recipes and tables, words for people.
-FAMILY_ROOMS = ("presets/", "checkpoint/", "train/recipes", "ablate/studies", "bench/", "__init__.py", "cli/")
+# Where a family may be named in code: presets, released checkpoints, the papers' recipes, and words for people.
+FAMILY_ROOMS = ("presets/", "checkpoint/", "train/recipes", "ablate/studies", "__init__.py", "cli/")
 
 WORDS = {
     "ask", "chat", "explain", "data", "train", "eval", "bench",

@@ -2,10 +2,12 @@
 
 import typer
 
+from saccade.cli.benching import bench
 from saccade.cli.checkpoints import convert
 from saccade.cli.doctoring import doctor
 from saccade.cli.explaining import explain
 from saccade.cli.pictures import data
+from saccade.cli.planning import plan
 from saccade.cli.scoring import evaluate
 from saccade.cli.shell import Shell, options
 from saccade.cli.talk import ask, chat
@@ -25,10 +27,12 @@ app.command("ask")(ask)
 app.command("chat")(chat)
 app.command("explain")(explain)
 app.command("eval")(evaluate)
+app.command("plan")(plan)
 app.command("convert")(convert)
 app.command("doctor")(doctor)
 app.add_typer(data, name="data")
 app.add_typer(train, name="train")
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:

@@ -1,0 +1,98 @@
+"""Plots of results that were kept as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from saccade.bench.report import Result
+from saccade.errors import ConfigError
+
+SIZE = (8.0, 5.0)  # inches
+DPI = 144
+LARGEST = 2400.0  # area of the largest circle in square points
+COLOR = "#2a6f97"
+FAINT = "#a9c9dc"
+
+
+def draw(result: Result, path: Path) -> None:
+    """Draw a result: the waterfall of a model, or the Pareto picture of a comparison.
+
+    Raises:
+        ConfigError: without matplotlib, or when the result holds nothing to draw.
+    """
+    if "stages" in result:
+        waterfall(result, path)
+    elif result.get("rows"):
+        pareto(result, path)
+    else:
+        raise ConfigError(
+            f"a result of bench {result['bench']!r} holds neither stages nor rows: there is no plot of it"
+        )
+
+
+def pareto(result: Result, path: Path) -> None:
+    """Draw time to the first token against visual tokens, a circle's area its memory (after FlashSloth, Figure 1).
+
+    One circle per subject: the mean over the tasks; where the peak was not measured, its weights alone.
+    """
+    figure, axes = _figure()
+    largest = max(row["memory_bytes"] or row["weight_bytes"] for row in result["rows"])
+    for name in dict.fromkeys(row["subject"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["subject"] == name]
+        tokens = sum(row["visual_tokens"] + row["query_tokens"] for row in rows) / len(rows)
+        seconds = sum(row["ttft"]["median"] for row in rows) / len(rows)
+        size = max(row["memory_bytes"] or row["weight_bytes"] for row in rows)
+        label = f"{name}\n{size / 1e9:.3g} GB"
+        axes.scatter(tokens, seconds * 1e3, s=LARGEST * size / largest, color=FAINT, edgecolor=COLOR, zorder=2)
+        axes.annotate(label, (tokens, seconds * 1e3), ha="center", va="center", fontsize=8, zorder=3)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.margins(0.2)
+    axes.set_xlabel("visual and query tokens")
+    axes.set_ylabel("time to first token, ms")
+    _finish(figure, axes, result, path)
+
+
+def waterfall(result: Result, path: Path) -> None:
+    """Draw the stages up to the first token one after the other, the least time of each inside its bar.
+
+    The bar of the first token begins where the picture is decoded.
+    """
+    figure, axes = _figure()
+    shown = [stage for stage in result["stages"] if stage["name"] != "per token"]
+    start, decoded = 0.0, shown[0]["seconds"]["median"] * 1e3
+    for row, stage in enumerate(shown):
+        seconds = stage["seconds"]["median"] * 1e3
+        left = decoded if stage["name"] == "first token" else start
+        axes.barh(row, seconds, left=left, color=FAINT, edgecolor=COLOR)
+        if stage.get("least_seconds") is not None:
+            axes.barh(row, stage["least_seconds"] * 1e3, left=left, height=0.4, color=COLOR)
+        axes.annotate(f" {seconds:.3g} ms", (left + seconds, row), va="center", fontsize=8)
+        start += seconds
+    axes.set_yticks(range(len(shown)), [stage["name"] for stage in shown])
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    each = result["stages"][-1]
+    axes.set_xlabel(
+        f"ms; dark: the least this machine can take. {result['model']}, then {each['seconds']['median'] * 1e3:.3g} ms "
+        f"per token, at least {each['least_seconds'] * 1e3:.3g}"
+    )
+    _finish(figure, axes, result, path)
+
+
+def _figure() -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError("plots need matplotlib: pip install matplotlib, or leave --plot out") from error
+    figure = Figure(figsize=SIZE, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _finish(figure: Any, axes: Any, result: Result, path: Path) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    small = ", small copies" if result.get("small") else ""
+    axes.set_title(f"{result['machine']}, {result['dtype']}{small}", fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI)

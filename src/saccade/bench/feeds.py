@@ -1,0 +1,180 @@
+"""Decoded pictures to a model's inputs: our own preprocessing, and that of the peers from transformers.
+
+Words do not matter to speed, so a question is a number of tokens: half of them before the picture, half behind it,
+their ids drawn once. Pictures of one call have one size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from saccade.bench.subjects import Pixels, Prepared
+from saccade.config import SaccadeConfig
+from saccade.errors import ConfigError
+from saccade.image import normalize, to_views
+from saccade.roles import IMAGE, TEXT, instruction_role, query_role
+
+TEXT_SEED = 20251121
+LOWEST_ID = 8  # below stand the special tokens of small vocabularies, and in the upper half those of large ones
+HEADER = 4  # tokens between an instruction, or its queries, and the answer
+LEAST_TEXT = 2 * HEADER + 2
+
+
+@dataclass(frozen=True)
+class OwnFeed:
+    """Inputs of a model of this package: exact preprocessing, roles as its template would give them."""
+
+    config: SaccadeConfig
+
+    def __call__(
+        self, pictures: Sequence[Pixels], text_tokens: int, device: torch.device, dtype: torch.dtype
+    ) -> Prepared:
+        """See `Feed`."""
+        config = self.config
+        cut = [to_views(Image.fromarray(picture), config.image) for picture in pictures]
+        pixels = torch.from_numpy(normalize(np.concatenate(cut), config.image)).to(device, dtype)
+        visual = len(cut[0]) * config.tokens_per_view
+        queries = 0 if config.query is None else config.query.num_queries
+        before, after = _text(text_tokens, config.text_config.vocab_size)
+        instruction, header = after[:-HEADER], after[-HEADER:]
+        ids = [*before, *[config.image_token_id] * visual, *instruction]
+        roles = [TEXT] * len(before) + [IMAGE] * visual
+        if queries:
+            assert config.query_token_id is not None
+            ids += [config.query_token_id] * queries
+            roles += [instruction_role(0)] * len(instruction) + [query_role(0)] * queries
+        else:
+            roles += [TEXT] * len(instruction)
+        inputs = _rows([*ids, *header], len(pictures), device)
+        inputs["mm_token_type_ids"] = torch.tensor([roles + [TEXT] * HEADER] * len(pictures), device=device)
+        return Prepared(inputs | {"pixel_values": pixels}, len(ids) + HEADER, visual, queries)
+
+
+@dataclass(frozen=True)
+class SquareFeed:
+    """Inputs of a model that sees every picture as one square view: LLaVA-1.5."""
+
+    config: PreTrainedConfig
+    images: Any
+
+    def __call__(
+        self, pictures: Sequence[Pixels], text_tokens: int, device: torch.device, dtype: torch.dtype
+    ) -> Prepared:
+        """See `Feed`."""
+        found = self.images(list(pictures), return_tensors="pt")
+        tower = self.config.vision_config
+        visual = (tower.image_size // tower.patch_size) ** 2
+        return _peer(self.config, found, visual, len(pictures), text_tokens, device, dtype)
+
+
+@dataclass(frozen=True)
+class PatchFeed:
+    """Inputs of a model that keeps the picture's size: Qwen2-VL, its own picture processor."""
+
+    config: PreTrainedConfig
+    images: Any
+
+    def __call__(
+        self, pictures: Sequence[Pixels], text_tokens: int, device: torch.device, dtype: torch.dtype
+    ) -> Prepared:
+        """See `Feed`."""
+        found = self.images(list(pictures), return_tensors="pt")
+        visual = int(found["image_grid_thw"][0].prod()) // self.images.merge_size**2
+        ends = (self.config.vision_start_token_id,), (self.config.vision_end_token_id,)
+        prepared = _peer(self.config, found, visual, len(pictures), text_tokens, device, dtype, ends)
+        kinds = (prepared.inputs["input_ids"] == self.config.image_token_id).long()
+        return Prepared({**prepared.inputs, "mm_token_type_ids": kinds}, prepared.prompt_tokens, visual)
+
+
+@dataclass(frozen=True)
+class TileFeed:
+    """Inputs of a model that cuts the picture into tiles of so many tokens and a thumbnail: InternVL2."""
+
+    config: PreTrainedConfig
+    images: Any
+
+    def __call__(
+        self, pictures: Sequence[Pixels], text_tokens: int, device: torch.device, dtype: torch.dtype
+    ) -> Prepared:
+        """See `Feed`."""
+        found = self.images(list(pictures), return_tensors="pt")
+        visual = int(found.pop("num_patches")[0]) * int(self.config.image_seq_length)
+        return _peer(self.config, found, visual, len(pictures), text_tokens, device, dtype)
+
+
+@dataclass(frozen=True)
+class AnyresFeed:
+    """Inputs of a model that cuts the picture into tiles, drops their padding and ends each row: LLaVA-OneVision."""
+
+    config: PreTrainedConfig
+    images: Any
+
+    def __call__(
+        self, pictures: Sequence[Pixels], text_tokens: int, device: torch.device, dtype: torch.dtype
+    ) -> Prepared:
+        """See `Feed`."""
+        found = self.images(list(pictures), return_tensors="pt")
+        height, width = pictures[0].shape[:2]
+        return _peer(self.config, found, self.tokens(width, height), len(pictures), text_tokens, device, dtype)
+
+    def tokens(self, width: int, height: int) -> int:
+        """Count the visual tokens of a picture as the model packs them: a thumbnail, and rows with an end each."""
+        from transformers.image_processing_utils import select_best_resolution
+
+        tower = self.config.vision_config
+        side = tower.image_size // tower.patch_size
+        canvas = select_best_resolution((height, width), self.config.image_grid_pinpoints)
+        rows, columns = (side * (length // tower.image_size) for length in canvas)
+        if width / height > columns / rows:
+            rows -= (rows - int(round(height * (columns / width), 7))) // 2 * 2
+        else:
+            columns -= (columns - int(round(width * (rows / height), 7))) // 2 * 2
+        most = int(self.config.vision_aspect_ratio.removeprefix("anyres_max_"))
+        shrink = math.sqrt(rows * columns / (most * side**2))
+        if shrink > 1.1:  # as the model has it
+            rows, columns = int(rows // shrink), int(columns // shrink)
+        return int(side**2 + rows * (columns + 1))
+
+
+def _peer(
+    config: Any,
+    found: Any,
+    visual: int,
+    batch: int,
+    text_tokens: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    ends: tuple[tuple[int, ...], tuple[int, ...]] = ((), ()),
+) -> Prepared:
+    """Lay out one prompt for all rows beside what a picture processor found."""
+    before, after = _text(text_tokens - len(ends[0]) - len(ends[1]), config.text_config.vocab_size)
+    ids = [*before, *ends[0], *[config.image_token_id] * visual, *ends[1], *after]
+    moved = {
+        name: value.to(device, dtype if value.is_floating_point() else None)
+        for name, value in found.items()
+        if isinstance(value, Tensor)
+    }
+    return Prepared(_rows(ids, batch, device) | moved, len(ids), visual)
+
+
+def _text(count: int, vocab: int) -> tuple[list[int], list[int]]:
+    """Draw the ids of a prompt's text, before the picture and behind it."""
+    if count < LEAST_TEXT:
+        raise ConfigError(f"{count} text tokens are too few for a prompt: take {LEAST_TEXT} or more")
+    generator = torch.Generator().manual_seed(TEXT_SEED)
+    ids = torch.randint(LOWEST_ID, vocab // 2, (count,), generator=generator).tolist()
+    return ids[: count // 2], ids[count // 2 :]
+
+
+def _rows(ids: Sequence[int], batch: int, device: torch.device) -> dict[str, Tensor]:
+    rows = torch.tensor([ids] * batch, device=device)
+    return {"input_ids": rows, "attention_mask": torch.ones_like(rows)}

@@ -1,0 +1,228 @@
+"""A run as one JSON object that says what it was made with, and the Markdown tables made from it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saccade.bench.compare import Settings
+from saccade.errors import ConfigError
+from saccade.evaluate.provenance import made_with
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A number to reach.
+
+    Attributes:
+        name: What is measured.
+        value: What came out.
+        target: The bound.
+        unit: Of both; "ratio" where there is none.
+        at_most: Whether less is better.
+    """
+
+    name: str
+    value: float
+    target: float
+    unit: str = "ratio"
+    at_most: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, with the verdict."""
+        met = self.value <= self.target if self.at_most else self.value >= self.target
+        return {"name": self.name, "value": self.value, "target": self.target, "met": met, "unit": self.unit}
+
+
+def new_result(
+    kind: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    settings: Settings,
+    targets: Sequence[Target] = (),
+    **content: Any,
+) -> Result:
+    """Return a result.
+
+    Args:
+        kind: Which bench made it.
+        device: What it ran on.
+        dtype: Of the weights.
+        settings: How it was measured; its seed is that of random weights, too.
+        targets: What was to be reached.
+        **content: What was measured, plain JSON types.
+    """
+    return {
+        "bench": kind,
+        "command": shlex.join(["saccade", *sys.argv[1:]]),
+        **made_with(),
+        "python": platform.python_version(),
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "dtype": str(dtype).removeprefix("torch."),
+        **asdict(settings),
+        **content,
+        "targets": [target.to_dict() for target in targets],
+    }
+
+
+def write_result(result: Result, path: Path) -> None:
+    """Keep a result as a JSON file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def read_result(path: Path) -> Result:
+    """Read a result that was kept; raises ConfigError when the file holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): name a file that `saccade bench --out` wrote") from error
+    if not isinstance(found, dict) or "bench" not in found:
+        raise ConfigError(f"{path} holds no result of a bench: name a file that `saccade bench --out` wrote")
+    return found
+
+
+def markdown(result: Result) -> str:
+    """Write a result as Markdown: what it was made with, ceilings, tables, targets."""
+    parts = [_head(result)]
+    if ceilings := result.get("ceilings"):
+        parts.append(_ceilings(ceilings))
+    if "stages" in result:
+        parts += [_stages(result), _facts(result)]
+    if "batches" in result:
+        parts.append(_batches(result["batches"]))
+    if "rows" in result:
+        tasks = dict.fromkeys(row["task"] for row in result["rows"])
+        parts += [_compared([row for row in result["rows"] if row["task"] == task], ceilings or {}) for task in tasks]
+    if result["targets"]:
+        parts.append(_targets(result["targets"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table, the first column to the left and the others to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _head(result: Result) -> str:
+    settings = ", ".join(
+        f"{name.replace('_', ' ')} {result[name]}"
+        for name in ("new_tokens", "rounds", "warm_up", "seed")
+        if name in result
+    )
+    small = " Small copies: these numbers say nothing about speed." if result.get("small") else ""
+    return (
+        f"`{result['command']}`: {result['machine']}, {result['device']}, {result['threads']} threads, "
+        f"{result['dtype']}; torch {result['torch']}, transformers {result['transformers']}, commit "
+        f"{result['commit']}; {settings}. Median (quartiles).{small}"
+    )
+
+
+def _ceilings(ceilings: Mapping[str, Any]) -> str:
+    rows = [["memory read", f"{ceilings['memory_read'] / 1e9:.4g} GB/s"]]
+    rows.append(["matrix, best square", f"{ceilings['square'] / 1e12:.4g} TFLOP/s"])
+    for name, rate in ceilings["matrix"].items():
+        shape = " x ".join(map(str, ceilings["shapes"][name]))
+        rows.append([f"matrix, {name} ({shape})", f"{rate / 1e12:.4g} TFLOP/s"])
+    return table(("ceiling", "measured"), rows)
+
+
+def _stages(result: Result) -> str:
+    rows = []
+    for stage in result["stages"]:
+        planned = "least_seconds" in stage
+        rows.append(
+            [
+                stage["name"],
+                milliseconds(stage["seconds"]),
+                f"{stage['least_seconds'] * 1e3:.4g}" if planned else "–",
+                f"{100 * stage['share_of_ceiling']:.0f} %" if planned else "–",
+                f"{stage['flops'] / 1e9:.4g}" if planned else "–",
+                f"{stage['macs'] / 1e9:.4g}" if planned else "–",
+                f"{stage['bytes_read'] / 1e9:.4g}" if planned else "–",
+            ]
+        )
+    return table(("stage", "ms", "least ms", "of ceiling", "GFLOPs", "GMACs", "GB read"), rows)
+
+
+def _facts(result: Result) -> str:
+    picture = " x ".join(map(str, result["picture"]))
+    first, each = result["ttft_percentiles"], result["tpot_percentiles"]
+    memory = result["memory_bytes"]
+    return (
+        f"{result['model']}, picture {picture}: {result['visual_tokens']} visual and {result['query_tokens']} query "
+        f"tokens in a prompt of {result['prompt_tokens']}. FLOPs to the first token: "
+        f"{result['flops'] / 1e9:.5g} G in closed form, {result['counted_flops'] / 1e9:.5g} G "
+        f"counted (MACs: half). First token ms {_listed(first)}; per token ms {_listed(each)}. A step reads "
+        f"{result['step_bytes_per_second'] / 1e9:.4g} GB/s of weights. Peak memory "
+        f"{'not measured' if memory is None else f'{memory / 1e9:.4g} GB'}."
+    )
+
+
+def _batches(batches: Sequence[Mapping[str, Any]]) -> str:
+    rows = [[str(row["batch"]), _rate(row["samples_per_second"]), _rate(row["tokens_per_second"])] for row in batches]
+    return table(("batch", "answers/s", "tokens/s"), rows)
+
+
+def _compared(rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, Any]) -> str:
+    """Compare the subjects of one task; the first is what the others' time to the first token is divided by."""
+    first = rows[0]["ttft"]["median"]
+    lines = []
+    for row in rows:
+        memory, each = row["memory_bytes"], row.get("tpot")
+        read = None if each is None else row["step_bytes"] / each["median"]
+        lines.append(
+            [
+                row["subject"],
+                f"{row['visual_tokens'] + row['query_tokens']:.5g}",
+                f"{row['flops'] / 1e12:.4g}",
+                f"{row['macs'] / 1e12:.4g}",
+                "–" if memory is None else f"{memory / 1e9:.4g}",
+                milliseconds(row["ttft"]),
+                f"{row['ttft']['median'] / first:.3g}",
+                _share(row["flops"] / row["ttft"]["median"], ceilings.get("square")),
+                "–" if each is None else milliseconds(each),
+                _share(read, ceilings.get("memory_read")),
+                _rate(row["samples_per_second"]),
+                _rate(row["tokens_per_second"]),
+            ]
+        )
+    head = [rows[0]["task"], "tokens", "TFLOPs", "TMACs", "GB", "TTFT ms", "over the first", "of matrix rate"]
+    return table([*head, "TPOT ms", "of read rate", "answers/s", "tokens/s"], lines)
+
+
+def _share(reached: float | None, ceiling: float | None) -> str:
+    return "–" if reached is None or ceiling is None else f"{100 * reached / ceiling:.0f} %"
+
+
+def _targets(targets: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        [row["name"], f"{row['value']:.4g}", f"{row['target']:.4g}", row["unit"], "met" if row["met"] else "missed"]
+        for row in targets
+    ]
+    return table(("target", "value", "bound", "unit", "verdict"), rows)
+
+
+def milliseconds(spread: Mapping[str, float]) -> str:
+    """Write a spread of seconds as milliseconds: the median and, behind it, the quartiles."""
+    return f"{spread['median'] * 1e3:.4g} ({spread['lower'] * 1e3:.4g}–{spread['upper'] * 1e3:.4g})"
+
+
+def _rate(spread: Mapping[str, float]) -> str:
+    return f"{spread['median']:.4g} ({spread['lower']:.4g}–{spread['upper']:.4g})"
+
+
+def _listed(percentiles: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value * 1e3:.4g}" for name, value in percentiles.items())
