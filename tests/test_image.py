@@ -16,6 +16,7 @@ from saccade import presets
 from saccade.config import ImageConfig
 from saccade.errors import ImageError
 from saccade.image import View, normalize, num_image_tokens, num_views, open_image, to_views, views
+from saccade.image.transform import halfway
 from small import picture
 
 MANY = 10**6
@@ -332,3 +333,14 @@ class TestReference:
         expected = column.reshape(6, 384, 384, 3).transpose(0, 3, 1, 2)[OF_PRESET[preset]]
         image = open_image(FLASHSLOTH / "images" / "landscape.png", MANY)
         assert np.array_equal(to_views(image, presets.preset(preset).image), expected)
+
+
+def test_the_height_is_resized_first_where_it_shrinks_more() -> None:
+    assert halfway((100, 300), (50, 50)) == (100, 50)
+    assert halfway((300, 100), (50, 50)) == (50, 100)
+    assert halfway((50, 50), (60, 70)) == (60, 50)
+    levels = np.random.default_rng(0).integers(0, 256, (300, 100, 3), dtype=np.uint8)
+    image = Image.fromarray(levels)
+    config = ImageConfig(side=50)
+    by_hand = image.resize((100, 50), Image.Resampling.BICUBIC).resize((50, 50), Image.Resampling.BICUBIC)
+    assert np.array_equal(to_views(image, config)[0].transpose(1, 2, 0), np.asarray(by_hand))

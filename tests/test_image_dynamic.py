@@ -16,6 +16,7 @@ from saccade.config import ImageConfig, SaccadeConfig
 from saccade.errors import ConfigError, ImageError
 from saccade.explain import grid_boxes, to_map
 from saccade.image import View, num_image_tokens, num_views, to_views, view_rows, views
+from saccade.image.transform import halfway
 from small import picture
 
 SIDE, MARGIN = 24, 4
@@ -250,7 +251,8 @@ class TestPixels:
 
 def framed(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
     """A picture resized and put into a frame of MARGIN pixels, `[3, height, width]`."""
-    resized = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    first = image.resize(halfway(image.size, (width, height)), Image.Resampling.BICUBIC)
+    resized = np.asarray(first.resize((width, height), Image.Resampling.BICUBIC))
     return np.pad(resized, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), constant_values=9).transpose(2, 0, 1)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from saccade.config import ImageConfig
 from saccade.errors import ImageError
 from saccade.image.geometry import PixelBox, views
-from saccade.image.transform import ImageSource, check_padded, check_size, cut_views, open_image
+from saccade.image.transform import ImageSource, check_padded, check_size, cut_views, halfway, open_image
 
 # A file is decoded at a reduced size only where this many of its pixels are left for each of a view's along both
 # sides: the resize that follows still has more to average than it keeps.
@@ -159,16 +159,14 @@ def _window(pixels: Tensor, box: PixelBox, gray: int) -> Tensor:
 def _resize(pixels: Tensor, size: tuple[int, int], resample: str) -> Tensor:
     """Resize `[height, width, 3]` uint8 with an antialiased filter to a width and height.
 
-    One side after the other, with whole levels in between, and the height first where it shrinks more, all as Pillow
-    does: in floating point and at once, steep edges come out up to 25 levels away from it.
+    One side after the other, with whole levels in between, as the exact mode does: in floating point and at once, steep
+    edges come out up to 25 levels away from it.
     """
     height, width = pixels.shape[:2]
-    across, down = size
-    height_first = down < height and down * width < across * height
     planes = pixels.permute(2, 0, 1).unsqueeze(0)
-    for step in ((down, width) if height_first else (height, across), (down, across)):
-        if planes.shape[2:] != step:
-            planes = _resize_step(planes, step, resample)
+    for step in (halfway((width, height), size), size):
+        if planes.shape[:1:-1] != step:
+            planes = _resize_step(planes, step[::-1], resample)
     return planes.squeeze(0).permute(1, 2, 0)
 
 

@@ -132,7 +132,7 @@ def to_views(image: Image.Image, config: ImageConfig) -> NDArray[np.uint8]:
         image.size,
         config,
         region=lambda box: _window(image, box, gray),
-        resize=lambda region, size: region.resize(size, resample),
+        resize=lambda region, size: _resized(region, size, resample),
         window=lambda resized, box: _window(resized, box, gray),
     )
     return np.stack([np.asarray(view, dtype=np.uint8).transpose(2, 0, 1) for view in shown])
@@ -168,6 +168,16 @@ def cut_views(
         for box, target in dict.fromkeys((view.region, view.size) for view in shown)
     }
     return [window(resized[view.region, view.size], view.crop) for view in shown]
+
+
+def halfway(before: tuple[int, int], after: tuple[int, int]) -> tuple[int, int]:
+    """Return the size between two, as width and height, when one side is resized after the other.
+
+    Levels are whole and clipped in between, so the order matters. Pillow's own differs between its releases; here the
+    height goes first where it shrinks more.
+    """
+    (width, height), (across, down) = before, after
+    return (width, down) if down < height and down * width < across * height else (across, height)
 
 
 def normalize(pixels: NDArray[np.uint8], config: ImageConfig) -> NDArray[np.float32]:
@@ -293,3 +303,7 @@ def _window(image: Image.Image, box: PixelBox, gray: int) -> Image.Image:
     window = Image.new("RGB", (right - left, bottom - top), (gray,) * 3)
     window.paste(image, (-left, -top))
     return window
+
+
+def _resized(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    return image.resize(halfway(image.size, size), resample).resize(size, resample)
