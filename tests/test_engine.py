@@ -1,6 +1,7 @@
 """The engine gives the answers of plain generation, whoever is answered beside, and keeps what it may."""
 
 import copy
+import dataclasses
 import random
 import threading
 
@@ -11,9 +12,12 @@ from transformers import Qwen2Config
 from helpers_vlm import picture, tiny_vlm
 from saccade.config import ImageConfig, PixelShuffleConfig, PromptConfig, QueryConfig
 from saccade.engine import Engine
+from saccade.engine.loop import Loop
+from saccade.engine.prompts import Prompt, Seen
+from saccade.engine.runner import Runner
 from saccade.engine.sampling import choose_tokens
-from saccade.errors import ConfigError, EngineError, ImageError, PromptError
-from saccade.vlm import VLM, Conversation, Sampling
+from saccade.errors import ConfigError, EngineError, ImageError, PlaceholderMismatchError, PromptError
+from saccade.vlm import VLM, Conversation, Event, Sampling
 
 FAMILIES = {
     "pooled, queried": {},
@@ -254,6 +258,133 @@ def test_bad_settings_are_named(one: VLM) -> None:
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.submit(Conversation().ask("What?"))
+
+
+def test_questions_behind_one_that_fails_are_answered(one: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(one, slots=1, length=200)
+    encode = type(one.model.model).encode_views
+    failures = iter([True, False, False])
+
+    def sometimes(model: object, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels / 0 if next(failures) and 1 / 0 else encode(model, pixels)
+
+    monkeypatch.setattr(type(one.model.model), "encode_views", sometimes)
+    tickets = [engine.submit(Conversation().ask("What?", [picture(n)]), Sampling(max_new_tokens=3)) for n in range(3)]
+    engine.drain()
+    with pytest.raises(ZeroDivisionError):
+        tickets[0].result(0)
+    assert all(ticket.result(0).new_tokens == 3 for ticket in tickets[1:])
+
+
+def test_a_question_that_fails_does_not_fail_those_that_enter_with_it(one: VLM) -> None:
+    engine = Engine(one, slots=4, length=200)
+    good = one.encode(picture(1))
+    bad = dataclasses.replace(good, patches=good.patches[:, :-1], key="bad")
+    running = engine.submit(Conversation().ask("How many?"), Sampling(max_new_tokens=20))
+    engine.step()
+    tickets = [
+        engine.submit(Conversation().ask("What?", [image]), Sampling(max_new_tokens=4)) for image in (good, bad, good)
+    ]
+    engine.drain()
+    expected = one.ask(good, "What?", max_new_tokens=4).token_ids
+    assert tickets[0].result(0).token_ids == tickets[2].result(0).token_ids == expected
+    with pytest.raises(PlaceholderMismatchError, match="encode it with this model"):
+        tickets[1].result(0)
+    assert running.result(0).token_ids == one.ask(None, "How many?", max_new_tokens=20).token_ids
+
+
+def test_numbers_that_are_not_finite_reach_nobody_else(one: VLM) -> None:
+    engine = Engine(one, slots=1, length=200)
+    spoiled = one.encode(picture(1))
+    spoiled = dataclasses.replace(spoiled, patches=spoiled.patches * torch.nan, key="spoiled")
+    broken = engine.submit(Conversation().ask("What?" * 8, [spoiled]), Sampling(max_new_tokens=4))
+    engine.drain()
+    with pytest.raises(EngineError, match="not finite"):
+        broken.result(0)
+    assert ids(engine.ask_batch([(None, "How many?")], max_new_tokens=8)) == ids(
+        one.ask_batch([(None, "How many?")], max_new_tokens=8)
+    )
+
+
+def test_an_answer_may_end_where_its_slot_does_while_steps_are_on_their_way(
+    one: VLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of fixed sizes, whose tokens are read one step late, as on a device that works on its own."""
+    late = Runner.collect
+
+    def collect(runner: Runner) -> list:
+        return late(runner) if len(runner._flights) > 2 or not any(e and e.wants for e in runner._in_work) else []
+
+    monkeypatch.setattr(Runner, "collect", collect)
+    prompt = one.ask(None, "Why?", max_new_tokens=1).prompt_tokens
+    for options in ({}, {"temperature": 0.7, "seed": 1}):
+        engine = Engine(one, slots=3, length=prompt + 12)
+        path = engine._runner.path
+        engine._runner.path = dataclasses.replace(path, sizes=(1, 2, 3), stride=16)
+        plain = Engine(one, slots=3, length=prompt + 12).ask_batch([(None, "Why?")] * 4, max_new_tokens=12, **options)
+        assert ids(engine.ask_batch([(None, "Why?")] * 4, max_new_tokens=12, **options)) == ids(plain)
+
+
+def test_an_engine_whose_thread_dies_leaves_nobody_waiting(one: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(one, slots=1, length=200)
+    monkeypatch.setattr(Loop, "_let_in", lambda _: 1 / 0)
+    ticket = engine.submit(Conversation().ask("What?"))
+    with engine:
+        with pytest.raises(ZeroDivisionError):
+            ticket.result(30)
+        engine._thread.join(30)
+        with pytest.raises(EngineError, match="closed"):
+            engine.submit(Conversation().ask("What?"))
+
+
+def test_the_work_belongs_to_one_thread(one: VLM) -> None:
+    with Engine(one, slots=1, length=200) as engine:
+        with pytest.raises(EngineError, match="has a thread"):
+            engine.drain()
+        ticket = engine.submit(Conversation().ask("What?"), Sampling(max_new_tokens=3))
+        first, second = list(ticket), list(ticket)
+    assert second == [Event("", first[-1].answer)]
+
+
+def test_rules_of_the_model_that_the_engine_does_not_follow_are_refused(one: VLM) -> None:
+    model = copy.deepcopy(one)
+    model.model.generation_config.repetition_penalty = 1.5
+    with pytest.raises(ConfigError, match="sets repetition_penalty"):
+        Engine(model)
+
+
+@pytest.mark.parametrize("field", [{"temperature": 1e-5}, {"temperature": float("nan")}, {"top_p": 1e-9}])
+def test_sampling_that_float32_cannot_hold_is_refused(field: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(field))):
+        Sampling(**field)
+
+
+class TestReusable:
+    """Up to where a prompt can be reused, by its roles: 1 is a visual token, 2 is read by 3, and 4 by 5."""
+
+    def prompt(self, roles: list[int], *views: int) -> Prompt:
+        seen = [Seen(str(n), torch.zeros(1, 4, 2), torch.zeros(1, n, 2)) for n in views]
+        return Prompt(list(range(len(roles))), roles, tuple(seen))
+
+    def test_after_each_picture_and_after_the_opening(self) -> None:
+        assert self.prompt([0, 0, 1, 1, 0, 1, 1, 1, 0], 2, 3).reusable([0, 1, 9]) == [8, 4, 2]
+
+    def test_not_between_what_a_query_reads_and_the_query(self) -> None:
+        assert self.prompt([0, 2, 1, 1, 2, 3, 3, 0], 2).reusable([0]) == [1]
+        assert self.prompt([0, 1, 1, 2, 3, 3, 0], 2).reusable([0]) == [3, 1]
+
+    def test_later_queries_that_read_the_first_instruction_forbid_what_comes_after_it(self) -> None:
+        first = [0, 1, 1, 2, 3, 0, 1, 1, 0, 3, 0]
+        assert self.prompt(first, 2, 2).reusable([0]) == [3, 1]
+        own = [0, 1, 1, 2, 3, 0, 1, 1, 4, 5, 0]
+        assert self.prompt(own, 2, 2).reusable([0]) == [8, 3, 1]
+
+    def test_keys_differ_with_what_is_shown(self) -> None:
+        one, other = self.prompt([0, 1, 1, 0], 2), self.prompt([0, 1, 1, 0], 2)
+        assert one.key(3) == other.key(3)
+        changed = Prompt(one.ids, one.roles, (Seen("x", torch.zeros(1, 4, 2), torch.zeros(1, 2, 2)),))
+        assert one.key(3) != changed.key(3)
+        assert one.key(1) == changed.key(1)
 
 
 def test_many_threads_ask_and_call_off(one: VLM) -> None:

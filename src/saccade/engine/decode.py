@@ -20,7 +20,7 @@ class State:
         working: 1 where a conversation is being answered, else 0 `[slots]`.
         temperature: `[slots]`.
         top_p: `[slots]`.
-        draws: Random numbers, uniform in [0, 1), one for the choice made at each position `[slots, length]`.
+        draws: Random numbers, uniform in [0, 1), one for the choice made at each position `[slots, length + 1]`.
         hushed: bool `[vocab]`, ids that are never chosen.
     """
 
@@ -43,19 +43,25 @@ class State:
             working=torch.zeros(slots, dtype=torch.int64, device=device),
             temperature=torch.zeros(slots, device=device),
             top_p=torch.ones(slots, device=device),
-            draws=torch.zeros(slots, length, device=device),
+            draws=torch.zeros(slots, length + 1, device=device),
             hushed=silent,
         )
 
     def choose(
         self, logits: torch.Tensor, rows: torch.Tensor | slice, positions: torch.Tensor, draw: bool
     ) -> torch.Tensor:
-        """Choose the next token of some slots from `logits` `[batch, vocab]`; `draw` is false where all are greedy."""
+        """Choose the next token of some slots from `logits` `[batch, vocab]`; -1 where they are not finite.
+
+        `draw` is false where all are greedy.
+        """
+        finite = logits.sum(dim=-1).isfinite()
         logits = logits.masked_fill(self.hushed, -torch.inf)
-        if not draw:
-            return logits.argmax(dim=-1)
-        draws = self.draws[rows].gather(1, positions.unsqueeze(1)).squeeze(1)
-        return choose_tokens(logits, self.temperature[rows], self.top_p[rows], draws)
+        if draw:
+            draws = self.draws[rows].gather(1, positions.unsqueeze(1)).squeeze(1)
+            ids = choose_tokens(logits, self.temperature[rows], self.top_p[rows], draws)
+        else:
+            ids = logits.argmax(dim=-1)
+        return torch.where(finite, ids, -1)
 
 
 def decode(
@@ -82,11 +88,12 @@ def decode(
     hidden = model.model.language_model(
         inputs_embeds=model.get_input_embeddings()(state.tokens[rows].unsqueeze(1)),
         attention_mask=visible(window.positions, length),
-        position_ids=window.positions,
+        position_ids=slots.turned(window.positions),
         past_key_values=slots.at(window),
         use_cache=True,
     ).last_hidden_state
     ids = state.choose(model.lm_head(hidden[:, -1]).float(), rows, positions, draw)
-    state.tokens[rows] = ids
-    state.positions[rows] += state.working[rows]
+    state.tokens[rows] = ids.clamp(min=0)
+    # A conversation whose last token is still on its way to the host runs along beyond its end.
+    state.positions[rows] = (positions + state.working[rows]).clamp(max=slots.spare)
     return ids

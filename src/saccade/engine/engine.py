@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -13,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import torch
 
 from saccade.engine.cpu import LinearPath, choose_linear
+from saccade.engine.loop import Loop
 from saccade.engine.paths import PathName
 from saccade.engine.pictures import PictureStore
-from saccade.engine.runner import Entry, Runner
+from saccade.engine.runner import Runner
 from saccade.engine.talks import Talk
 from saccade.engine.tickets import Ticket
-from saccade.errors import EngineError
-from saccade.prompt.encode import stop_token_ids
+from saccade.errors import ConfigError, EngineError
+from saccade.prompt.encode import encode
+from saccade.prompt.render import Segment
 from saccade.vlm.answers import Answer
 from saccade.vlm.chat import Conversation
 from saccade.vlm.generation import Sampling, SamplingOptions, placeholder_ids
@@ -30,8 +30,13 @@ if TYPE_CHECKING:
     from saccade.vlm.vlm import Request
 
 _MEGABYTE = 1_000_000
-# Prompts enter together when at least this share of their batch is not padding.
-_LEAST_FILL = 0.75
+# Fields of a model's generation configuration by which plain generation would choose other tokens, whatever is asked.
+_RULES = {
+    "bad_words_ids", "begin_suppress_tokens", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty",
+    "epsilon_cutoff", "eta_cutoff", "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id",
+    "guidance_scale", "min_length", "min_new_tokens", "min_p", "no_repeat_ngram_size", "num_beams", "penalty_alpha",
+    "repetition_penalty", "sequence_bias", "stop_strings", "top_h", "typical_p", "watermarking_config",
+}  # fmt: skip
 
 
 class Engine:
@@ -41,13 +46,17 @@ class Engine:
     every answer is the one that `VLM.ask` gives. A picture that was seen before is not encoded again, and the beginning
     of a prompt up to its picture keeps its keys and values for the next question about it.
 
-    Use it as a context manager; a thread of its own does the work inside. Without one, `step` does it piece by piece.
+    Used as a context manager it works in a thread of its own, and questions may come from any thread. Otherwise
+    `ask_batch`, `drain` and `step` do the work where they are called. A picture must not be changed before its question
+    is answered.
 
     Args:
         vlm: The model.
         slots: Conversations that are answered side by side.
         length: Tokens of a conversation, its answer included; the decoder's own limit at most.
         path: How decoding steps run, see `saccade.engine.paths`; "auto" takes the fastest of the device.
+        batch_tokens: Most tokens, padding included, of prompts that go through the decoder together.
+        batch_views: Most views that the tower sees at once.
         fast_pixels: Resize pictures on the device, nearly as exactly, see `saccade.image.fast`.
         picture_megabytes: Room for pictures that have been seen.
         prefix_megabytes: Room for beginnings of prompts.
@@ -63,33 +72,48 @@ class Engine:
         slots: int = 8,
         length: int = 2048,
         path: PathName | Literal["auto"] = "auto",
+        batch_tokens: int = 8192,
+        batch_views: int = 64,
         fast_pixels: bool = False,
         picture_megabytes: int = 512,
         prefix_megabytes: int = 512,
     ) -> None:
         self.vlm = vlm
         model, processor = vlm.model, vlm.processor
-        limit = getattr(model.config.text_config, "max_position_embeddings", None) or length
+        _refuse_own_rules(model)
         self._linear = _choose_linear(model)
+        opening = [Segment(processor.prompt.opening)] if processor.prompt.opening else []
         with torch.inference_mode():
             self._runner = Runner(
                 model,
                 placeholder_ids(processor),
                 slots=slots,
-                length=min(length, limit),
+                length=min(length, getattr(model.config.text_config, "max_position_embeddings", None) or length),
                 dtype=self._linear.activations,
+                opening=encode(opening, processor.tokenizer, []).input_ids,
                 prefix_bytes=prefix_megabytes * _MEGABYTE,
                 path=path,
             )
         self._pictures = PictureStore(
-            model.config.image, model.device, fast=fast_pixels, max_bytes=picture_megabytes * _MEGABYTE
+            model.config.image,
+            model.device,
+            patch_shape=(model.config.patches_per_view, model.config.vision_config.hidden_size),
+            fast=fast_pixels,
+            max_bytes=picture_megabytes * _MEGABYTE,
         )
-        self._stops = stop_token_ids(processor.tokenizer, processor.prompt, model.generation_config.eos_token_id)
         self._arrivals: queue.SimpleQueue[Talk | None] = queue.SimpleQueue()
-        self._waiting: deque[Talk] = deque()
-        self._talks: dict[Entry, Talk] = {}
-        self._thread: threading.Thread | None = None
+        self._loop = Loop(
+            vlm,
+            self._runner,
+            self._pictures,
+            self._linear,
+            batch_tokens=batch_tokens,
+            batch_views=batch_views,
+            wake=lambda: self._arrivals.put(None),
+        )
+        self._lock = threading.Lock()  # nothing arrives once the engine is closed
         self._closed = False
+        self._thread: threading.Thread | None = None
 
     def submit(self, conversation: Conversation, sampling: Sampling | None = None) -> Ticket:
         """Take a question; the ticket tells its answer.
@@ -97,14 +121,11 @@ class Engine:
         Raises:
             EngineError: when the engine is closed.
         """
-        if self._closed:
-            raise EngineError("this engine is closed: make a new one")
-        talk = Talk(
-            Ticket(conversation, sampling or Sampling()), [self._pictures.submit(p) for p in conversation.images]
-        )
-        self._arrivals.put(talk)
-        for picture in talk.pictures:
-            picture.add_done_callback(lambda _: self._arrivals.put(None))  # wakes who waits for it
+        talk = Talk(Ticket(conversation, sampling or Sampling()))
+        with self._lock:
+            if self._closed:
+                raise EngineError("this engine is closed: make a new one")
+            self._arrivals.put(talk)
         return talk.ticket
 
     def ask_batch(self, requests: Sequence[Request], **options: Unpack[SamplingOptions]) -> list[Answer]:
@@ -123,23 +144,23 @@ class Engine:
         return [ticket.result() for ticket in tickets]
 
     def step(self) -> bool:
-        """Let questions in and make one token of each that is in work; False where none could be moved on."""
+        """Let questions in and make one token of each that is in work; False where none could be moved on.
+
+        Raises:
+            EngineError: when the engine's own thread does that.
+        """
+        if self._thread not in (None, threading.current_thread()):
+            raise EngineError("this engine has a thread that does the work: wait for its tickets")
         while not self._arrivals.empty():
             self._receive(self._arrivals.get())
-        with torch.inference_mode(), self._linear.mode():
-            self._let_in()
-            if not self._runner.busy:
-                return False
-            self._runner.close_ranks()
-            self._advance()
-        return True
+        return self._loop.step()
 
     def drain(self) -> None:
-        """Answer everything that was submitted; for an engine that has no thread."""
+        """Answer everything that was submitted; raises like `step`."""
         while True:
             if self.step():
                 continue
-            if not self._waiting:
+            if not self._loop.waits:
                 return
             self._receive(self._arrivals.get())  # what waits now, waits for its pictures
 
@@ -158,6 +179,8 @@ class Engine:
         }
 
     def __enter__(self) -> Engine:
+        if self._thread is not None or self._closed:
+            raise EngineError("this engine is running or closed: make a new one")
         self._thread = threading.Thread(target=self._work, name="saccade-engine", daemon=True)
         self._thread.start()
         return self
@@ -167,93 +190,45 @@ class Engine:
 
     def close(self) -> None:
         """Answer what was taken, then stop."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         if self._thread is not None:
             self._arrivals.put(None)
             self._thread.join()
             self._thread = None
-        self.drain()
+        else:
+            self.drain()
         self._pictures.close()
 
     def _work(self) -> None:
-        while not self._closed:
-            if not self.step():
+        try:
+            while not self._closed:
+                if not self.step():
+                    self._receive(self._arrivals.get())
+            self.drain()
+        except BaseException as error:  # noqa: BLE001  (nobody may wait for a thread that is gone)
+            with self._lock:
+                self._closed = True
+            while not self._arrivals.empty():
                 self._receive(self._arrivals.get())
-        self.drain()
+            self._loop.abandon(error)
 
     def _receive(self, talk: Talk | None) -> None:
         if talk is not None:
-            self._waiting.append(talk)
-
-    def _let_in(self) -> None:
-        """Take the questions that are ready into free slots, as many as make a batch of little padding."""
-        entering: list[Talk] = []
-        lengths: list[int] = []
-        for talk in list(self._waiting):
-            if len(entering) == self._runner.free:
-                break
-            try:
-                if talk.ticket.cancelled:
-                    self._waiting.remove(talk)
-                    talk.give_up()
-                elif talk.open:
-                    lengths.append(self._read(talk))
-                    if sum(lengths) < _LEAST_FILL * len(lengths) * max(lengths):
-                        break
-                    entering.append(talk)
-            except Exception as error:  # noqa: BLE001  (told to whom it concerns; the others go on)
-                self._waiting.remove(talk)
-                talk.ticket.fail(error)
-        for talk in entering:
-            self._waiting.remove(talk)
-        if entering:
-            self._enter(entering)
-
-    def _read(self, talk: Talk) -> int:
-        """Tokenize a question and return the number of its tokens."""
-        tokens = len(talk.read(self.vlm.processor).input_ids)
-        self._runner.check(tokens, talk.ticket.sampling)
-        return tokens
-
-    def _enter(self, talks: list[Talk]) -> None:
-        """Look at the pictures of some questions, and let them in; what goes wrong is told to all of them."""
-        model = self.vlm.model.model
-        try:
-            start = time.perf_counter()
-            pictures = [picture.result() for talk in talks for picture in talk.pictures]
-            seen = iter(self._pictures.look(pictures, model.encode_views, model.project_patches))
-            looked = time.perf_counter() - start if pictures else 0.0
-            entries = [talk.enter([next(seen) for _ in talk.pictures], looked) for talk in talks]
-            self._talks.update(zip(entries, talks, strict=True))
-            self._runner.enter(entries)
-        except Exception as error:  # noqa: BLE001  (told to whom it concerns; the others go on)
-            self._fail(talks, error)
-
-    def _advance(self) -> None:
-        """Make one token of every conversation, and tell those that have arrived."""
-        try:
-            self._runner.step()
-            arrived = self._runner.collect(wait=True)
-        except Exception as error:  # noqa: BLE001  (as above)
-            self._fail(list(self._talks.values()), error)
-            return
-        for entry, token_id in arrived:
-            talk = self._talks.get(entry)
-            if talk is not None and talk.hear(token_id, self._stops):
-                self._leave(talk)
-                talk.finish()
-
-    def _fail(self, talks: list[Talk], error: Exception) -> None:
-        for talk in talks:
-            self._leave(talk)
-            talk.ticket.fail(error)
-
-    def _leave(self, talk: Talk) -> None:
-        if talk.entry is not None and self._talks.pop(talk.entry, None) is not None:
-            self._runner.leave(talk.entry)
+            self._loop.receive(talk)
 
 
 def _choose_linear(model: SaccadeForConditionalGeneration) -> LinearPath:
     if model.device.type == "cpu":
         return choose_linear(model.dtype)
     return LinearPath(model.dtype, f"library kernels of the {model.device.type}", routed=False)
+
+
+def _refuse_own_rules(model: SaccadeForConditionalGeneration) -> None:
+    """Raise ConfigError where plain generation would choose tokens by rules that the engine does not have."""
+    rules = model.generation_config.to_diff_dict().keys() & _RULES
+    if rules:
+        raise ConfigError(
+            f"the model's generation_config sets {', '.join(sorted(rules))}, which the engine does not follow: remove "
+            "it, or ask the model without an engine"
+        )

@@ -74,7 +74,7 @@ def choose_path(
         return Path("graphs", reason, _Graphs(plain, state), sizes, stride)
     if name == "compiled":
         reason = "compiled whole, as asked; the first step of each size compiles"
-        return Path("compiled", reason, torch.compile(plain, fullgraph=True, dynamic=False), sizes, stride)
+        return Path("compiled", reason, torch.compile(plain, fullgraph=True), sizes, stride)
     reason = "as asked" if name == "plain" else f"library kernels, exact sizes: the {device.type} needs no graphs"
     return Path("plain", reason, plain)
 
@@ -108,7 +108,7 @@ class _Graphs:
                     tensor.copy_(value)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             ids = self._step(batch, length, draw)
         return graph, ids
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from saccade.config import ImageConfig
 from saccade.engine.kept import Counts, Kept
 from saccade.engine.prompts import Seen
-from saccade.errors import ConfigError
+from saccade.errors import ConfigError, PlaceholderMismatchError
 from saccade.image.fast import FastPicture, fast_views, normalize_views, open_fast
 from saccade.image.geometry import num_views
 from saccade.image.transform import ImageSource, open_image, read_file, to_views
@@ -68,6 +68,7 @@ class PictureStore:
     Args:
         image: How pictures become views.
         device: Where the model is.
+        patch_shape: Patches of a view and their width; an `EncodedImage` of another model is refused by it.
         fast: Whether to take the fast mode, see `saccade.image.fast`, instead of the exact one.
         max_bytes: Room for pictures that nobody asks about at the moment; those asked about longest ago make room.
         threads: Pictures that are opened at the same time.
@@ -77,11 +78,19 @@ class PictureStore:
     """
 
     def __init__(
-        self, image: ImageConfig, device: torch.device, *, fast: bool = False, max_bytes: int, threads: int = 4
+        self,
+        image: ImageConfig,
+        device: torch.device,
+        *,
+        patch_shape: tuple[int, int] | None = None,
+        fast: bool = False,
+        max_bytes: int,
+        threads: int = 4,
     ) -> None:
         if threads < 1:
             raise ConfigError(f"pictures cannot be opened by {threads} threads: give 1 or more")
         self.image = image
+        self.patch_shape = patch_shape
         self.device = device
         self.fast = fast
         self._kept: Kept[StoredPicture] = Kept(max_bytes)
@@ -105,7 +114,10 @@ class PictureStore:
         """
         future: Future[StoredPicture] = Future()
         if isinstance(source, EncodedImage):
-            future.set_result(self._adopt(source))
+            try:
+                future.set_result(self._adopt(source))
+            except PlaceholderMismatchError as error:
+                future.set_exception(error)
             return future
         self._unanswered.add(future)
         future.add_done_callback(self._unanswered.discard)
@@ -155,11 +167,16 @@ class PictureStore:
 
     def _adopt(self, image: EncodedImage) -> StoredPicture:
         """Return the picture of this key, or a new one for patches that the caller brought."""
+        views, shape = num_views(*image.size, self.image), tuple(image.patches.shape)
+        if self.patch_shape is not None and shape != (views, *self.patch_shape):
+            raise PlaceholderMismatchError(
+                f"an encoded picture of {image.size[0]} x {image.size[1]} has patches of shape {shape}, but this model "
+                f"makes {(views, *self.patch_shape)} of it: encode it with this model"
+            )
         with self._lock:
             picture = self._by_key.get(image.key)
             if picture is None:
                 self._misses += 1
-                views = num_views(*image.size, self.image)
                 picture = self._by_key[image.key] = StoredPicture(image.key, image.size, views, patches=image.patches)
             else:
                 self._use(picture)

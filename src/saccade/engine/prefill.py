@@ -8,7 +8,7 @@ import torch
 from saccade.data.collate import pad, place_views
 from saccade.engine.attend import visible
 from saccade.engine.prompts import Prompt
-from saccade.engine.slots import Slots, Window
+from saccade.engine.slots import Slots, Window, to_device
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.roles import TEXT, is_query
 
@@ -71,19 +71,19 @@ def prepare(arrivals: Sequence[Arrival], spare: int, pad_id: int, device: torch.
     before = [one.prompt.image_tokens(0, one.held) for one in arrivals]
     window = Window(
         rows=_rows([one.slot for one in arrivals], device),
-        positions=pad(places, spare, "right").to(device),
+        positions=to_device(pad(places, spare, "right"), device),
         length=max(len(one.prompt) for one in arrivals),
     )
     return Prefill(
         window=window,
-        input_ids=pad([one.prompt.ids[one.held :] for one in arrivals], pad_id, "right").to(device),
-        roles=roles.to(device),
-        last=torch.tensor([len(row) - 1 for row in places], device=device),
+        input_ids=to_device(pad([one.prompt.ids[one.held :] for one in arrivals], pad_id, "right"), device),
+        roles=to_device(roles, device),
+        last=to_device([len(row) - 1 for row in places], device),
         visual_tokens=_new_tokens(arrivals),
         patches=torch.cat(distinct) if distinct and any(queries) else None,
-        view_index=view_index.to(device),
-        query_positions=pad(queries, -1, "right").to(device) if any(queries) else None,
-        image_tokens_before=torch.tensor(before, device=device),
+        view_index=to_device(view_index, device),
+        query_positions=to_device(pad(queries, -1, "right"), device) if any(queries) else None,
+        image_tokens_before=to_device(before, device),
     )
 
 
@@ -106,7 +106,7 @@ def prefill(model: SaccadeForConditionalGeneration, slots: Slots, batch: Prefill
     outputs = model.model.language_model(
         inputs_embeds=model.model.embed(batch.input_ids, batch.visual_tokens, batch.roles),
         attention_mask=visible(batch.window.positions, batch.window.length),
-        position_ids=batch.window.positions,
+        position_ids=slots.turned(batch.window.positions),
         past_key_values=slots.at(batch.window),
         use_cache=True,
         **({} if call is None else {"embedded_query": call}),
@@ -119,7 +119,7 @@ def prefill(model: SaccadeForConditionalGeneration, slots: Slots, batch: Prefill
 def _rows(slots: list[int], device: torch.device) -> torch.Tensor | slice:
     if slots == list(range(slots[0], slots[0] + len(slots))):
         return slice(slots[0], slots[0] + len(slots))
-    return torch.tensor(slots, device=device)
+    return to_device(slots, device)
 
 
 def _new_tokens(arrivals: Sequence[Arrival]) -> torch.Tensor | None:

@@ -62,17 +62,19 @@ class Prompt:
         """Visual tokens from `start` to `end`."""
         return self.roles[start:end].count(IMAGE)
 
-    def reusable(self) -> list[int]:
-        """Lengths of the beginnings worth keeping, longest first: up to each picture's end, and up to the first one.
+    def reusable(self, opening: Sequence[int] = ()) -> list[int]:
+        """Lengths of the beginnings worth keeping, longest first: to the end of each picture, and the opening.
 
         A beginning can be reused where no query token after it reads an instruction inside it: such a token needs the
         hidden states of the instruction, and a cache holds keys and values only.
+
+        Args:
+            opening: Token ids that all prompts begin with, but for what the next character may change in the last.
         """
-        ends = self._picture_ends()
-        if ends:
-            ends.insert(0, self.roles.index(IMAGE))
+        shared = next((n for n, pair in enumerate(zip(self.ids, opening, strict=False)) if pair[0] != pair[1]), None)
+        ends = {*self._picture_ends(), min(len(opening), len(self)) if shared is None else shared}
         spans = self._query_spans()
-        return [n for n in reversed(ends) if 0 < n < len(self) and not any(first < n <= last for first, last in spans)]
+        return [n for n in sorted(ends, reverse=True) if 0 < n < len(self) and not any(a < n <= b for a, b in spans)]
 
     def key(self, length: int) -> str:
         """Hash the beginning of this length: its tokens, their roles, and the pictures that stand in it whole."""

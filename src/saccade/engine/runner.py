@@ -1,4 +1,4 @@
-"""The device side: prompts go in, tokens come out a step later, and the host never waits in between."""
+"""The device side: prompts go in, and tokens come out while the next ones are made already."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from saccade.engine.kept import Kept
 from saccade.engine.paths import Path, PathName, choose_path
 from saccade.engine.prefill import Arrival, prefill, prepare
 from saccade.engine.prompts import Prompt
-from saccade.engine.slots import Slots
+from saccade.engine.slots import Slots, to_device
 from saccade.errors import ConfigError, PromptError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.vlm.generation import Sampling
 
 ATTENTION = "sdpa"
+# Stands for the token of a conversation whose numbers are not finite any more.
+BROKEN = -1
 
 
 @dataclass(eq=False)
@@ -51,11 +53,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
-    """Tokens on their way to the host: whose they are, and when they have arrived."""
+    """Tokens on their way to the host: whose they are, whether their first ones, and what tells that they are there."""
 
     ids: torch.Tensor
     entries: list[tuple[int, Entry]]
+    first: bool
     landed: torch.cuda.Event | None
+
+    @property
+    def has_landed(self) -> bool:
+        """Whether the host can read them without waiting."""
+        return self.landed is None or self.landed.query()
 
 
 class Runner:
@@ -79,6 +87,7 @@ class Runner:
         slots: int,
         length: int,
         dtype: torch.dtype,
+        opening: list[int],
         prefix_bytes: int,
         path: PathName | Literal["auto"],
         stride: int = 256,
@@ -97,6 +106,7 @@ class Runner:
         self._state = State.empty(slots, length, text.vocab_size, hushed, device)
         self.path: Path = choose_path(path, model, self.slots, self._state, stride)
         self.prefixes: Kept[torch.Tensor] = Kept(prefix_bytes)
+        self._opening = opening
         self._in_work: list[Entry | None] = [None] * slots
         self._flights: deque[_Flight] = deque()
 
@@ -121,23 +131,20 @@ class Runner:
 
     def enter(self, entries: Sequence[Entry]) -> None:
         """Take prompts into free slots and ask for the first token of each."""
-        arrivals = []
         for entry in entries:
             entry.slot = self._in_work.index(None)
             self._in_work[entry.slot] = entry
-            arrivals.append(Arrival(entry.prompt, entry.slot, self._recall(entry)))
+        arrivals = [Arrival(entry.prompt, entry.slot, self._recall(entry)) for entry in entries]
         device = self._state.tokens.device
-        batch = prepare(arrivals, self.slots.spare, pad_id=0, device=device)
-        logits = prefill(self.model, self.slots, batch)
-        slots = torch.tensor([entry.slot for entry in entries], device=device)
+        logits = prefill(self.model, self.slots, prepare(arrivals, self.slots.spare, pad_id=0, device=device))
+        slots = to_device([entry.slot for entry in entries], device)
         self._set_up(entries, slots)
-        last = torch.tensor([len(entry.prompt) - 1 for entry in entries], device=device)
+        last = self._state.positions[slots] - 1
         ids = self._state.choose(logits, slots, last, any(entry.sampling.temperature > 0 for entry in entries))
-        self._state.tokens[slots] = ids
+        self._state.tokens[slots] = ids.clamp(min=0)
         for entry in entries:
             entry.asked = 1
-            self._remember(entry)
-        self._send(ids, list(enumerate(entries)))
+        self._send(ids, list(enumerate(entries)), first=True)
 
     def step(self) -> None:
         """Ask for one more token of every conversation that wants one."""
@@ -151,25 +158,45 @@ class Runner:
             entry.asked += 1
         self._send(ids, [(entry.slot, entry) for entry in working])
 
-    def collect(self, wait: bool) -> list[tuple[Entry, int]]:
-        """Return the tokens that have arrived, in order; with `wait`, those of the oldest step at least."""
+    def collect(self) -> list[tuple[Entry, int]]:
+        """Return the tokens that have arrived, in order; those of the oldest step are waited for.
+
+        Returns:
+            Entries with their tokens; `BROKEN` where the model's numbers are not finite.
+        """
         arrived: list[tuple[Entry, int]] = []
-        while self._flights:
-            flight = self._flights[0]
-            if flight.landed is not None and not flight.landed.query():
-                if arrived or not wait:
-                    break
+        while self._flights and (not arrived or self._flights[0].has_landed):
+            flight = self._flights.popleft()
+            if flight.landed is not None:
                 flight.landed.synchronize()
-            self._flights.popleft()
             ids = flight.ids.tolist()
-            arrived += [(entry, ids[row]) for row, entry in flight.entries]
+            for row, entry in flight.entries:
+                if flight.first and ids[row] != BROKEN and entry.slot >= 0:
+                    self._remember(entry)
+                arrived.append((entry, ids[row]))
         return arrived
 
-    def leave(self, entry: Entry) -> None:
-        """Free an entry's slot; tokens of it that are still on their way belong to nobody."""
+    def leave(self, entry: Entry, *, broken: bool = False) -> None:
+        """Free an entry's slot; tokens of it that are still on their way belong to nobody.
+
+        Args:
+            entry: One that has entered; nothing happens where it has left already.
+            broken: Whether its numbers may not be finite: they would reach whoever is read beside them.
+        """
+        if entry.slot < 0:
+            return
         self._state.working[entry.slot] = 0
         self._in_work[entry.slot] = None
+        if broken:
+            self.slots.clear(entry.slot)
         entry.slot = -1
+
+    def reset(self) -> None:
+        """Free all slots and forget what is on its way, after a step that failed."""
+        self._flights.clear()
+        for entry in list(self._in_work):
+            if entry is not None:
+                self.leave(entry, broken=True)
 
     def close_ranks(self) -> None:
         """Move conversations from the last slots into free ones before them, so that steps need fewer slots."""
@@ -192,43 +219,49 @@ class Runner:
     def _set_up(self, entries: Sequence[Entry], slots: torch.Tensor) -> None:
         """Tell the device what it must know of new conversations."""
         state, device = self._state, slots.device
-        state.positions[slots] = torch.tensor([len(entry.prompt) for entry in entries], device=device)
+        state.positions[slots] = to_device([len(entry.prompt) for entry in entries], device)
         state.working[slots] = 1
-        state.temperature[slots] = torch.tensor([entry.sampling.temperature for entry in entries], device=device)
-        state.top_p[slots] = torch.tensor([entry.sampling.top_p for entry in entries], device=device)
+        state.temperature[slots] = to_device([entry.sampling.temperature for entry in entries], device)
+        state.top_p[slots] = to_device([entry.sampling.top_p for entry in entries], device)
         for entry in entries:
             if entry.sampling.temperature > 0:
                 start = len(entry.prompt) - 1
                 numbers = _random(entry.sampling)
-                state.draws[entry.slot, start : start + len(numbers)] = numbers.to(device)
+                state.draws[entry.slot, start : start + len(numbers)] = to_device(numbers, device)
 
     def _recall(self, entry: Entry) -> int:
         """Put the longest beginning of the prompt that is kept into the slot, and return its length."""
-        for length in entry.prompt.reusable() if self.prefixes.max_bytes else ():
-            stored = self.prefixes.get(entry.prompt.key(length))
-            if stored is not None:
-                self.slots.copy_in(entry.slot, stored)
-                return length
+        keys = self._keys(entry)
+        for length, key in keys:
+            if key in self.prefixes or (length, key) == keys[-1]:  # one question to the store for one prompt
+                stored = self.prefixes.get(key)
+                if stored is not None:
+                    self.slots.copy_in(entry.slot, stored)
+                    return length
         return 0
 
     def _remember(self, entry: Entry) -> None:
         """Keep the beginnings of a prompt that stands in its slot."""
-        for length in entry.prompt.reusable() if self.prefixes.max_bytes else ():
-            key = entry.prompt.key(length)
-            if key not in self.prefixes:
-                stored = self.slots.copy_out(entry.slot, length)
-                self.prefixes.put(key, stored, stored.nbytes)
+        for length, key in self._keys(entry):
+            num_bytes = length * self.slots.position_bytes
+            if key not in self.prefixes and num_bytes <= self.prefixes.max_bytes:
+                self.prefixes.put(key, self.slots.copy_out(entry.slot, length), num_bytes)
 
-    def _send(self, ids: torch.Tensor, entries: list[tuple[int, Entry]]) -> None:
+    def _keys(self, entry: Entry) -> list[tuple[int, str]]:
+        """Lengths and keys of the beginnings of a prompt that may be kept, longest first."""
+        lengths = entry.prompt.reusable(self._opening) if self.prefixes.max_bytes else ()
+        return [(length, entry.prompt.key(length)) for length in lengths]
+
+    def _send(self, ids: torch.Tensor, entries: list[tuple[int, Entry]], *, first: bool = False) -> None:
         """Start tokens on their way to the host."""
         if ids.device.type != "cuda":
-            self._flights.append(_Flight(ids.cpu(), entries, None))
+            self._flights.append(_Flight(ids.cpu(), entries, first, None))
             return
         host = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
         host.copy_(ids, non_blocking=True)
         landed = torch.cuda.Event()
         landed.record()
-        self._flights.append(_Flight(host, entries, landed))
+        self._flights.append(_Flight(host, entries, first, landed))
 
 
 def _random(sampling: Sampling) -> torch.Tensor:

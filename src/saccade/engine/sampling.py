@@ -23,9 +23,11 @@ def choose_tokens(
     scaled = logits / torch.where(greedy, torch.ones_like(temperature), temperature).unsqueeze(1)
     ordered, ids = scaled.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
     total = ordered.cumsum(dim=-1)
-    kept = (total - ordered) < top_p.unsqueeze(1)  # the likeliest is always among them
+    kept = (total - ordered) < top_p.unsqueeze(1)
     mass = torch.where(kept, ordered, torch.zeros_like(ordered)).sum(dim=-1)
     place = (total <= (draw * mass).unsqueeze(1)).sum(dim=-1)
-    place = torch.minimum(place, kept.sum(dim=-1) - 1)  # rounding may leave the draw just beyond the last kept one
+    place = torch.minimum(place, kept.sum(dim=-1) - 1).clamp(
+        min=0
+    )  # rounding may leave it just outside of what is kept
     drawn = ids.gather(1, place.unsqueeze(1)).squeeze(1)
     return torch.where(greedy, logits.argmax(dim=-1), drawn)

@@ -4,6 +4,7 @@ A conversation's tokens stand from the start of its slot, whatever stands in oth
 without moving them. The buffers never change their place, as CUDA graphs and compiled code want it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,10 +121,29 @@ class Slots(Cache):
         """Bytes of all buffers."""
         return sum(buffer.nbytes for layer in self._slots for buffer in layer.buffers)
 
+    @property
+    def position_bytes(self) -> int:
+        """Bytes that one position of one slot takes."""
+        return self.num_bytes // (self.count * (self.length + _SPARE))
+
+    def turned(self, positions: torch.Tensor) -> torch.Tensor:
+        """Return positions as the decoder is told them: the spare one may be beyond what it knows, and is told as 0."""
+        return positions.masked_fill(positions == self.spare, 0)
+
+    def clear(self, slot: int) -> None:
+        """Put zeros into a slot."""
+        for layer in self._slots:
+            for buffer in layer.buffers:
+                buffer[slot] = 0
+
     def copy_out(self, slot: int, length: int) -> torch.Tensor:
         """Return a copy of the first positions of a slot, `[layers, 2, heads, length, head_dim]`."""
-        layers = [torch.stack([buffer[slot, :, :length] for buffer in layer.buffers]) for layer in self._slots]
-        return torch.stack(layers)
+        first = self._slots[0].buffers[0]
+        stored = first.new_empty(len(self._slots), 2, first.shape[1], length, first.shape[3])
+        for layer, parts in zip(self._slots, stored, strict=True):
+            for buffer, part in zip(layer.buffers, parts, strict=True):
+                part.copy_(buffer[slot, :, :length])
+        return stored
 
     def copy_in(self, slot: int, stored: torch.Tensor) -> None:
         """Put what `copy_out` returned at the start of a slot."""
@@ -136,3 +156,9 @@ class Slots(Cache):
         for layer in self._slots:
             for buffer in layer.buffers:
                 buffer[target, :, :length] = buffer[source, :, :length]
+
+
+def to_device(values: Sequence[float] | Sequence[Sequence[int]] | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Make a tensor on a device without waiting for what the device is doing."""
+    tensor = torch.as_tensor(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

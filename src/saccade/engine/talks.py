@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from saccade.engine.pictures import StoredPicture
+from saccade.engine.pictures import PictureStore, StoredPicture
 from saccade.engine.prompts import Prompt, Seen
 from saccade.engine.runner import Entry
 from saccade.engine.tickets import Ticket
@@ -26,35 +26,51 @@ class Talk:
 
     Attributes:
         ticket: Whose it is.
-        pictures: What it shows, once they are open.
         encoded: Its tokens, once it is read.
         entry: Its place in the runner, once it has entered.
     """
 
-    def __init__(self, ticket: Ticket, pictures: Sequence[Future[StoredPicture]]) -> None:
+    def __init__(self, ticket: Ticket) -> None:
         self.ticket = ticket
-        self.pictures = pictures
         self.encoded: Encoded | None = None
         self.entry: Entry | None = None
+        self._opening: list[Future[StoredPicture]] | None = None
         self._row: Row | None = None
         self._seconds: dict[str, float] = {}
         self._since = time.perf_counter()
         self._told = 0.0
 
+    def open(self, store: PictureStore, wake: Callable[[], None]) -> None:
+        """Have its pictures opened, once; `wake` is called as each of them is, from another thread."""
+        if self._opening is None:
+            self._opening = [store.submit(picture) for picture in self.ticket.conversation.images]
+            for picture in self._opening:
+                picture.add_done_callback(lambda _: wake())
+
     @property
-    def open(self) -> bool:
+    def ready(self) -> bool:
         """Whether its pictures are open, or known to be no pictures."""
-        return all(picture.done() for picture in self.pictures)
+        return self._opening is not None and all(picture.done() for picture in self._opening)
+
+    @property
+    def pictures(self) -> list[StoredPicture]:
+        """Its pictures, once it is ready; raises ImageError for one that could not be opened."""
+        return [picture.result() for picture in self._opening or ()]
+
+    @property
+    def num_views(self) -> int:
+        """Views of its pictures, once it is ready."""
+        return sum(picture.num_views for picture in self.pictures)
 
     def read(self, processor: SaccadeProcessor) -> Encoded:
-        """Tokenize the question, once; its pictures must be open.
+        """Tokenize the question, once; it must be ready.
 
         Raises:
             ImageError: for a picture that could not be opened.
             PromptError: for a conversation that cannot be rendered.
         """
         if self.encoded is None:
-            pictures = [picture.result() for picture in self.pictures]
+            pictures = self.pictures
             start = time.perf_counter()
             self.encoded = encode_prompt(self.ticket.conversation, [picture.size for picture in pictures], processor)
             self._row = Row(TextStream(processor.tokenizer))
@@ -103,7 +119,7 @@ class Talk:
 
     def give_up(self) -> None:
         """Answer with nothing: the question was called off before its turn."""
-        for picture in self.pictures:
+        for picture in self._opening or ():
             picture.cancel()
         self._wait_until_now()
         self.ticket.finish(Answer("", "cancelled", 0, 0, 0, Timings(**self._seconds)), "")

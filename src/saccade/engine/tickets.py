@@ -35,9 +35,11 @@ class Ticket:
         while True:
             event = self._events.get()
             if isinstance(event, BaseException):
+                self._events.put(event)  # for whoever iterates again
                 raise event
             yield event
             if event.answer is not None:
+                self._events.put(Event("", event.answer))
                 return
 
     def result(self, timeout: float | None = None) -> Answer:

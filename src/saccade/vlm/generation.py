@@ -30,6 +30,11 @@ class SamplingOptions(TypedDict, total=False):
     seed: int | None
 
 
+# Beyond these, logits divided and probabilities compared leave what float32 can hold.
+_TEMPERATURES = (0.001, 1000.0)
+_LEAST_TOP_P = 0.000001
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How tokens are chosen.
@@ -52,10 +57,11 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens is {self.max_new_tokens}: ask for at least 1")
-        if self.temperature < 0:
-            raise ConfigError(f"temperature is {self.temperature}: 0 is greedy, above 0 draws")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
+        least, most = _TEMPERATURES
+        if self.temperature != 0 and not least <= self.temperature <= most:
+            raise ConfigError(f"temperature is {self.temperature}: 0 is greedy, {least} to {most:g} draws")
+        if not _LEAST_TOP_P <= self.top_p <= 1:
+            raise ConfigError(f"top_p is {self.top_p}: it must be at least {_LEAST_TOP_P} and at most 1")
 
 
 def placeholder_ids(processor: SaccadeProcessor) -> list[int]:

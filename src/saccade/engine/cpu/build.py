@@ -43,7 +43,7 @@ def load_kernel() -> Kernel:
         compiler = _compiler()
         target, macros = _target(compiler)
         library = _library(compiler, target, _name(compiler, target, macros))
-    except (_BuildError, OSError, subprocess.TimeoutExpired) as error:
+    except (_BuildError, OSError, RuntimeError, subprocess.TimeoutExpired) as error:  # RuntimeError: no home
         return Kernel(None, str(error))
     linear = library.linear
     linear.restype = None
@@ -54,7 +54,7 @@ def load_kernel() -> Kernel:
 
 def cache_folder() -> Path:
     """Return the folder that compiled kernels are kept in."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saccade" / "kernels"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "saccade" / "kernels"
 
 
 def _compiler() -> list[str]:
