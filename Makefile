@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone and a Python are enough.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check verify-released bench clean
+.PHONY: help demo test test-slow check verify-released bench gpu-bench clean
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 # A command may exist and still refuse to run (version managers leave such shims), so each candidate is tried.
@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PICTURE ?= src/saccade/assets/pictures/shapes.png
 QUESTION ?= How many objects are there?
+GPU_PYTHON ?= $(if $(wildcard $(VENV)/.core),$(BIN)/python,python3)
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +44,10 @@ verify-released: $(VENV)/.core  ## Prove that the published checkpoints load who
 
 bench: $(VENV)/.core  ## Time a training step for each attention backend; prints JSON
 	$(BIN)/python tools/bench_attention.py
+
+# Without an environment of its own: a lent accelerator may have no network to make one with.
+gpu-bench:  ## Measure everything on a CUDA device in eight minutes; files go to OUT, or runs/gpu-bench
+	PYTHONPATH="src$${PYTHONPATH:+:$$PYTHONPATH}" $(GPU_PYTHON) tools/gpu_bench.py
 
 clean:  ## Remove caches and build products; the environment stays
 	rm -rf build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import small
 from released_flashsloth import LAYOUT, released_folder
 from saccade.bench import ceilings, plan
-from saccade.bench.ceilings import Ceilings, measure_ceilings, read_ceilings
+from saccade.bench.ceilings import Ceilings, measure_ceilings, read_ceilings, steps_of
 from saccade.bench.count import Analysis, Workload
 from saccade.bench.counted import count_flops
 from saccade.bench.memory import free_bytes, peak_memory
@@ -140,13 +140,22 @@ def test_ceilings_survive_a_file(tmp_path: Path) -> None:
     found = measure_ceilings(CPU, torch.float32, shapes, lambda: steps.append(None))
     assert found.shapes == {"vision": [384, 12, 14], "prefill": [130, 20, 22], "per token": [2, 20, 22]}
     assert min(found.memory_read, found.square, *found.matrix.values()) > 0
-    assert len(steps) == 1 + len(shapes) + 2
+    assert len(steps) == steps_of(CPU, torch.float32, shapes) == 1 + len(shapes) + 2
     file = tmp_path / "bench.json"
     file.write_text(json.dumps({"ceilings": found.to_dict()}))
     assert read_ceilings(file).to_dict() == found.to_dict()
     file.write_text("{}")
     with pytest.raises(ConfigError, match="holds no ceilings"):
         read_ceilings(file)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_matrix_ceiling_of_a_processor_is_that_of_its_faster_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {torch.bfloat16: 1e9, torch.float32: 3e9}
+    monkeypatch.setattr(ceilings, "_matrix_rate", lambda _, dtype, shape: rates[dtype])
+    steps: list[None] = []
+    assert measure_ceilings(CPU, torch.bfloat16, {}, lambda: steps.append(None)).square == 3e9
+    assert len(steps) == steps_of(CPU, torch.bfloat16, {}) == 1 + 2 * 2
 
 
 def test_work_is_bound_by_the_later_of_matrices_and_memory() -> None:

@@ -54,8 +54,10 @@ TOKENS = {
 class Clockwork:
     """A subject whose tokens come when it is told they come."""
 
+    way = "as it is told"
     device = CPU
     weights = Weights(total=1000, step=600)
+    held = 0
 
     def __init__(self, name: str, first: float) -> None:
         self.name = name
@@ -213,11 +215,22 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_result_says_what_it_was_made_with(kept: dict[str, Path]) -> None:
     result = read_result(kept["model"])
     assert result.keys() >= {"command", "machine", "torch", "transformers", "commit", "seed", "rounds", "targets"}
-    assert [stage["name"] for stage in result["stages"]][-2:] == ["first token", "per token"]
-    assert result["flops"] == result["counted_flops"] == 2 * result["macs"]
-    assert [row["batch"] for row in result["batches"]] == [1, 2]
-    first = {stage["name"]: stage["seconds"]["median"] for stage in result["stages"]}
-    assert first["per token"] < first["first token"]
+    assert [way["subject"] for way in result["ways"]] == ["nano", "nano, engine"]
+    for way in result["ways"]:
+        assert [stage["name"] for stage in way["stages"]][-2:] == ["first token", "per token"]
+        assert result["flops"] == way["counted_flops"] == 2 * result["macs"]
+        seconds = {stage["name"]: stage["seconds"]["median"] for stage in way["stages"]}
+        assert seconds["per token"] < seconds["first token"]
+        assert min(seconds.values()) > 0
+    assert result["ways"][1]["second_question"]["count"] == result["rounds"] == 5
+    assert not result["cut"]
+    assert [(row["subject"], row["batch"]) for row in result["batches"]] == [
+        ("nano", 1),
+        ("nano, engine", 1),
+        ("nano", 2),
+        ("nano, engine", 2),
+    ]
+    assert len(result["targets"]) == 3
 
 
 def test_tables_are_made_from_the_file_alone(kept: dict[str, Path], tmp_path: Path) -> None:
@@ -226,9 +239,10 @@ def test_tables_are_made_from_the_file_alone(kept: dict[str, Path], tmp_path: Pa
         assert result.stdout.startswith(markdown(read_result(file)))
         assert (tmp_path / "again.png").exists()
     result = read_result(kept["table1"])
-    assert [row["task"] for row in result["rows"]] == [task.name for task in table1.TASKS]
-    result["targets"] = [Target("something", 3.0, 2.0).to_dict()]
-    assert "| something | 3 | 2 | ratio | missed |" in markdown(result)
+    assert [row["task"] for row in result["rows"][::2]] == [task.name for task in table1.TASKS]
+    assert [row["subject"] for row in result["rows"][:2]] == ["nano", "nano, engine"]
+    result["targets"] = [Target("something", 3.0, 2.0).to_dict(), Target("another", 3.0, None).to_dict()]
+    assert "| something | 3 | 2 | ratio | missed |\n| another | 3 | – | ratio | told alone |" in markdown(result)
     with pytest.raises(ConfigError, match="no plot"):
         draw({"bench": "nothing"}, tmp_path / "nothing.png")
 

@@ -38,7 +38,7 @@ class Ceilings:
         threads: Threads of a CPU.
         dtype: Of the matrices.
         memory_read: Bytes per second of a reduction that reads a buffer once and writes nothing.
-        square: FLOPs per second of the best large square product.
+        square: FLOPs per second of the best large square product; on a processor also of those in float32.
         matrix: FLOPs per second of the products a model needs, by stage.
         shapes: Rows, inner width and columns of those.
     """
@@ -89,13 +89,8 @@ def measure_ceilings(
     for name, shape in shapes.items():
         matrix[name] = _matrix_rate(device, dtype, shape)
         tell()
-    square = 0.0
-    for side in SQUARES[device.type]:
-        rate = _matrix_rate(device, dtype, (side, side, side))
-        square = max(square, rate)
-        tell()
-        if 2 * (2 * side) ** 3 / rate > SLOW:
-            break
+    # A processor without a unit for short numbers multiplies long ones faster, and the engine makes use of that.
+    square = max(_square_rate(device, kind, tell) for kind in _kinds(device, dtype))
     return Ceilings(
         machine=machine(),
         device=device.type,
@@ -106,6 +101,11 @@ def measure_ceilings(
         matrix=matrix,
         shapes={name: list(shape) for name, shape in shapes.items()},
     )
+
+
+def steps_of(device: torch.device, dtype: torch.dtype, shapes: Mapping[str, Shape]) -> int:
+    """Count the measurements of `measure_ceilings`, for a progress bar; slow machines make fewer."""
+    return 1 + len(shapes) + len(_kinds(device, dtype)) * len(SQUARES[device.type])
 
 
 def read_ceilings(path: Path) -> Ceilings:
@@ -128,6 +128,22 @@ def _read_rate(device: torch.device) -> float:
     size = min(READ_BYTES[device.type], free_bytes(device) // 4)
     buffer = torch.ones(size // 4, dtype=torch.float32, device=device)
     return max(buffer.nbytes / _seconds(partial(call, buffer), device) for call in (torch.sum, torch.amax))
+
+
+def _kinds(device: torch.device, dtype: torch.dtype) -> set[torch.dtype]:
+    return {dtype, torch.float32} if device.type == "cpu" else {dtype}
+
+
+def _square_rate(device: torch.device, dtype: torch.dtype, tell: Callable[[], None]) -> float:
+    """Return the best rate of the squares, as many as do not take too long."""
+    best = 0.0
+    for side in SQUARES[device.type]:
+        rate = _matrix_rate(device, dtype, (side, side, side))
+        best = max(best, rate)
+        tell()
+        if 2 * (2 * side) ** 3 / rate > SLOW:
+            break
+    return best
 
 
 def _matrix_rate(device: torch.device, dtype: torch.dtype, shape: Shape) -> float:

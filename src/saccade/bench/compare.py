@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from saccade.bench.memory import peak_memory
-from saccade.bench.rounds import interleaved, percentiles, ratio, significant, spread
+from saccade.bench.rounds import Budget, interleaved, percentiles, ratio, significant, spread
 from saccade.bench.subjects import Pixels, Prepared, Subject, Timeline
 from saccade.bench.tasks import Ask, Task, picture
 from saccade.errors import ConfigError
@@ -28,6 +28,7 @@ class Settings:
         rounds: Rounds over all subjects, at least `LEAST_ROUNDS`.
         warm_up: Rounds before the first, not counted.
         seed: Of the pictures.
+        seconds: After so many no more rounds are begun, even if fewer than `rounds` are done; None for no bound.
 
     Raises:
         ConfigError: for too few rounds.
@@ -37,6 +38,7 @@ class Settings:
     rounds: int = 5
     warm_up: int = 1
     seed: int = 0
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.rounds < LEAST_ROUNDS:
@@ -67,7 +69,11 @@ class Sample:
 
 
 def compare(
-    subjects: Sequence[Subject], task: Task, settings: Settings, on_run: Callable[[str], None] | None = None
+    subjects: Sequence[Subject],
+    task: Task,
+    settings: Settings,
+    on_run: Callable[[str], None] | None = None,
+    budget: Budget | None = None,
 ) -> list[dict[str, Any]]:
     """Measure subjects over a task, batch 1.
 
@@ -76,28 +82,31 @@ def compare(
         task: What is asked.
         settings: How it is measured.
         on_run: Called with a subject's name after each answer, those that warm up or count included.
+        budget: Of which every question takes a share; without it there is no bound.
 
     Returns:
         One row per subject, plain JSON types: `ttft`, `prepare`, `tpot` in seconds, `tokens_per_second` and
         `samples_per_second` as spreads over the rounds, each round the mean over the questions; `ttft_percentiles`
         and `tpot_percentiles` over single answers and tokens; `flops` and `macs` to the first token, counted;
-        `memory_bytes`, weights and the largest working set; `samples`, pairs of seconds to the first token and per
-        later token; `rounds`, the means that the spreads summarize.
+        `memory_bytes`, weights, what is held beside them and the largest working set; `samples`, pairs of seconds to
+        the first token and per later token; `rounds`, the means that the spreads summarize.
     """
     tell = on_run or (lambda _: None)
+    budget = budget or Budget(None, 0)
     measured: dict[str, list[list[Sample]]] = {subject.name: [] for subject in subjects}
     facts: dict[str, list[dict[str, Any]]] = {subject.name: [] for subject in subjects}
     for index, ask in enumerate(task.asks):
         shown = picture(ask.width, ask.height, settings.seed + index)
+        spent = budget.share()
         for subject in subjects:
             facts[subject.name].append(_facts(subject, ask, shown, settings.new_tokens))
             tell(subject.name)
-        runs = {subject.name: partial(measure, subject, ask, shown, settings.new_tokens) for subject in subjects}
-        found = interleaved(runs, settings.rounds, settings.warm_up, tell)
+        runs = {subject.name: partial(measure, subject, ask, [shown], settings.new_tokens) for subject in subjects}
+        found = interleaved(runs, settings.rounds, settings.warm_up, tell, spent)
         for name, samples in found.items():
             measured[name].append(samples)
     return [
-        {"task": task.name, "subject": subject.name, "questions": len(task.asks)}
+        {"task": task.name, "subject": subject.name, "way": subject.way, "questions": len(task.asks)}
         | _means(facts[subject.name], subject)
         | _times(measured[subject.name], settings.new_tokens)
         for subject in subjects
@@ -109,32 +118,35 @@ def runs_of(tasks: Sequence[Task], subjects: int, settings: Settings) -> int:
     return sum(len(task.asks) for task in tasks) * subjects * (1 + settings.warm_up + settings.rounds)
 
 
-def measure(subject: Subject, ask: Ask, shown: Pixels, new_tokens: int, batch: int = 1) -> Sample:
-    """Answer once, in rows that all ask the same."""
-    prepared, seconds = _prepared(subject, ask, shown, batch)
+def measure(subject: Subject, ask: Ask, shown: Sequence[Pixels], new_tokens: int) -> Sample:
+    """Answer once, one row for each picture."""
+    prepared, seconds = _prepared(subject, ask, shown)
     return Sample(seconds, subject.generate(prepared, new_tokens))
 
 
 def over(rows: Sequence[Mapping[str, Any]], name: str, other: str, figure: str = "ttft") -> dict[str, Any] | None:
-    """Return the ratio of two subjects' figures over all tasks, round by round, or None where one is missing."""
+    """Return the ratio of two subjects' figures over all tasks, or None where one is missing.
+
+    Round by round, as many as all tasks have.
+    """
     means = []
     for wanted in (name, other):
         rounds = [row["rounds"][figure] for row in rows if row["subject"] == wanted]
         if not rounds:
             return None
-        means.append([fmean(values) for values in zip(*rounds, strict=True)])
+        means.append([fmean(values) for values in zip(*rounds, strict=False)])
     return ratio(*means).to_dict()
 
 
-def _prepared(subject: Subject, ask: Ask, shown: Pixels, batch: int) -> tuple[Prepared, float]:
+def _prepared(subject: Subject, ask: Ask, shown: Sequence[Pixels]) -> tuple[Prepared, float]:
     start = perf_counter()
-    prepared = subject.prepare([shown] * batch, ask.text_tokens)
+    prepared = subject.prepare(shown, ask.text_tokens)
     return prepared, perf_counter() - start
 
 
 def _facts(subject: Subject, ask: Ask, shown: Pixels, new_tokens: int) -> dict[str, Any]:
     """What does not vary from round to round."""
-    prepared, _ = _prepared(subject, ask, shown, 1)
+    prepared, _ = _prepared(subject, ask, [shown])
     with peak_memory(subject.device) as peak:
         subject.generate(prepared, new_tokens)
     return {
@@ -150,7 +162,7 @@ def _means(facts: Sequence[Mapping[str, Any]], subject: Subject) -> dict[str, An
     names = ("visual_tokens", "query_tokens", "prompt_tokens", "flops")
     means = {name: significant(fmean(fact[name] for fact in facts)) for name in names}
     working = [fact["working_bytes"] for fact in facts]
-    known = None if None in working else subject.weights.total + max(working)
+    known = None if None in working else subject.weights.total + subject.held + max(working)
     return means | {
         "macs": means["flops"] / 2,
         "weight_bytes": subject.weights.total,
@@ -160,8 +172,8 @@ def _means(facts: Sequence[Mapping[str, Any]], subject: Subject) -> dict[str, An
 
 
 def _times(answers: Sequence[Sequence[Sample]], new_tokens: int) -> dict[str, Any]:
-    """Summarize answers `[questions][rounds]`."""
-    turns = list(zip(*answers, strict=True))
+    """Summarize answers `[questions][rounds]`; a round is one that all questions have."""
+    turns = list(zip(*answers, strict=False))
     rounds = {
         "ttft": [fmean(sample.first_token for sample in turn) for turn in turns],
         "prepare": [fmean(sample.prepare for sample in turn) for turn in turns],

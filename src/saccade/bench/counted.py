@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import saccade.engine.cpu.linear  # noqa: F401 (registers the operator)
 from saccade.bench.skeleton import skeleton
 from saccade.config import SaccadeConfig
 from saccade.model.query import QueryContext
@@ -24,11 +26,17 @@ def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> in
     return int(2 * batch * heads * length * key[2] * (dim + value[3]))
 
 
+def _linear_flops(rows: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """FLOPs of a linear layer on rows `[..., in]` with weights `[out, in]`."""
+    return int(2 * math.prod(rows) * weight[0])
+
+
 def counter() -> FlopCounterMode:
-    """Return torch's counter, which also counts the attention kernels of this device and shared keys."""
+    """Return torch's counter, which also counts shared keys, this device's attention kernels and our linear one."""
     names = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
     kernels = [getattr(torch.ops.aten, f"_scaled_dot_product_{name}") for name in names]
-    return FlopCounterMode(display=False, custom_mapping=dict.fromkeys(kernels, _attention_flops))
+    known: dict[Any, Any] = dict.fromkeys(kernels, _attention_flops)
+    return FlopCounterMode(display=False, custom_mapping=known | {torch.ops.saccade.linear: _linear_flops})
 
 
 def count_flops(config: SaccadeConfig, part: Part, work: Workload, past: int = 0) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from saccade.bench.report import Result
 from saccade.errors import ConfigError
 
-SIZE = (8.0, 5.0)  # inches
+WIDTH = 8.0  # inches
+HEIGHTS = {False: 5.0, True: 3.2}  # of a panel that stands alone, and of one among several
 DPI = 144
 LARGEST = 2400.0  # area of the largest circle in square points
 COLOR = "#2a6f97"
@@ -21,14 +23,12 @@ def draw(result: Result, path: Path) -> None:
     Raises:
         ConfigError: without matplotlib, or when the result holds nothing to draw.
     """
-    if "stages" in result:
+    if "ways" in result:
         waterfall(result, path)
     elif result.get("rows"):
         pareto(result, path)
     else:
-        raise ConfigError(
-            f"a result of bench {result['bench']!r} holds neither stages nor rows: there is no plot of it"
-        )
+        raise ConfigError(f"a result of bench {result['bench']!r} holds neither ways nor rows: there is no plot of it")
 
 
 def pareto(result: Result, path: Path) -> None:
@@ -36,7 +36,7 @@ def pareto(result: Result, path: Path) -> None:
 
     One circle per subject: the mean over the tasks; where the peak was not measured, its weights alone.
     """
-    figure, axes = _figure()
+    figure, (axes,) = _figure()
     largest = max(row["memory_bytes"] or row["weight_bytes"] for row in result["rows"])
     for name in dict.fromkeys(row["subject"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["subject"] == name]
@@ -51,16 +51,25 @@ def pareto(result: Result, path: Path) -> None:
     axes.margins(0.2)
     axes.set_xlabel("visual and query tokens")
     axes.set_ylabel("time to first token, ms")
-    _finish(figure, axes, result, path)
+    _finish(figure, [axes], result, path)
 
 
 def waterfall(result: Result, path: Path) -> None:
     """Draw the stages up to the first token one after the other, the least time of each inside its bar.
 
-    The bar of the first token begins where the picture is decoded.
+    One picture above the other for every way of running the model, all to one scale. The bar of the first token begins
+    where the picture is decoded.
     """
-    figure, axes = _figure()
-    shown = [stage for stage in result["stages"] if stage["name"] != "per token"]
+    ways = result["ways"]
+    figure, panels = _figure(len(ways))
+    for way, axes in zip(ways, panels, strict=True):
+        _fall(axes, way)
+    panels[-1].set_xlabel("ms; dark: the least this machine can take")
+    _finish(figure, panels, result, path)
+
+
+def _fall(axes: Any, way: Mapping[str, Any]) -> None:
+    shown = [stage for stage in way["stages"] if stage["name"] != "per token"]
     start, decoded = 0.0, shown[0]["seconds"]["median"] * 1e3
     for row, stage in enumerate(shown):
         seconds = stage["seconds"]["median"] * 1e3
@@ -73,26 +82,24 @@ def waterfall(result: Result, path: Path) -> None:
     axes.set_yticks(range(len(shown)), [stage["name"] for stage in shown])
     axes.invert_yaxis()
     axes.margins(x=0.15)
-    each = result["stages"][-1]
-    axes.set_xlabel(
-        f"ms; dark: the least this machine can take. {result['model']}, then {each['seconds']['median'] * 1e3:.3g} ms "
-        f"per token, at least {each['least_seconds'] * 1e3:.3g}"
-    )
-    _finish(figure, axes, result, path)
+    each = way["stages"][-1]
+    step, least = each["seconds"]["median"] * 1e3, each["least_seconds"] * 1e3
+    axes.set_ylabel(f"{way['subject']}\n{step:.3g} ms per token,\nat least {least:.3g}", fontsize=9)
 
 
-def _figure() -> tuple[Any, Any]:
+def _figure(panels: int = 1) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError("plots need matplotlib: pip install matplotlib, or leave --plot out") from error
-    figure = Figure(figsize=SIZE, layout="constrained")
-    return figure, figure.subplots()
+    figure = Figure(figsize=(WIDTH, HEIGHTS[panels > 1] * panels), layout="constrained")
+    return figure, figure.subplots(panels, sharex=True, squeeze=False)[:, 0]
 
 
-def _finish(figure: Any, axes: Any, result: Result, path: Path) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
+def _finish(figure: Any, panels: Any, result: Result, path: Path) -> None:
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
     small = ", small copies" if result.get("small") else ""
-    axes.set_title(f"{result['machine']}, {result['dtype']}{small}", fontsize=9)
+    panels[0].set_title(f"{result['machine']}, {result['dtype']}{small}", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)

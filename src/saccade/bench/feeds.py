@@ -30,8 +30,52 @@ LEAST_TEXT = 2 * HEADER + 2
 
 
 @dataclass(frozen=True)
+class Layout:
+    """The prompt of a model of this package.
+
+    Attributes:
+        ids: Token ids.
+        roles: What each is, see `saccade.roles`, as the model's template would give them.
+        visual_tokens: Visual tokens among them.
+        query_tokens: Query tokens among them.
+    """
+
+    ids: list[int]
+    roles: list[int]
+    visual_tokens: int
+    query_tokens: int
+
+
+def lay_out(config: SaccadeConfig, views: int, text_tokens: int, *, reworded: bool = False) -> Layout:
+    """Lay out a prompt: text, a picture of so many views, an instruction, its queries, and the answer's header.
+
+    Args:
+        config: The model.
+        views: Views of the picture.
+        text_tokens: Tokens that are neither visual nor query tokens.
+        reworded: Whether the instruction is another one of the same length.
+
+    Raises:
+        ConfigError: for too few text tokens.
+    """
+    visual = views * config.tokens_per_view
+    queries = 0 if config.query is None else config.query.num_queries
+    before, after = _text(text_tokens, config.text_config.vocab_size)
+    instruction, header = after[:-HEADER], after[-HEADER:]
+    ids = [*before, *[config.image_token_id] * visual, *(instruction[::-1] if reworded else instruction)]
+    roles = [TEXT] * len(before) + [IMAGE] * visual
+    if queries:
+        assert config.query_token_id is not None
+        ids += [config.query_token_id] * queries
+        roles += [instruction_role(0)] * len(instruction) + [query_role(0)] * queries
+    else:
+        roles += [TEXT] * len(instruction)
+    return Layout([*ids, *header], roles + [TEXT] * HEADER, visual, queries)
+
+
+@dataclass(frozen=True)
 class OwnFeed:
-    """Inputs of a model of this package: exact preprocessing, roles as its template would give them."""
+    """Inputs of a model of this package: exact preprocessing."""
 
     config: SaccadeConfig
 
@@ -42,21 +86,10 @@ class OwnFeed:
         config = self.config
         cut = [to_views(Image.fromarray(picture), config.image) for picture in pictures]
         pixels = torch.from_numpy(normalize(np.concatenate(cut), config.image)).to(device, dtype)
-        visual = len(cut[0]) * config.tokens_per_view
-        queries = 0 if config.query is None else config.query.num_queries
-        before, after = _text(text_tokens, config.text_config.vocab_size)
-        instruction, header = after[:-HEADER], after[-HEADER:]
-        ids = [*before, *[config.image_token_id] * visual, *instruction]
-        roles = [TEXT] * len(before) + [IMAGE] * visual
-        if queries:
-            assert config.query_token_id is not None
-            ids += [config.query_token_id] * queries
-            roles += [instruction_role(0)] * len(instruction) + [query_role(0)] * queries
-        else:
-            roles += [TEXT] * len(instruction)
-        inputs = _rows([*ids, *header], len(pictures), device)
-        inputs["mm_token_type_ids"] = torch.tensor([roles + [TEXT] * HEADER] * len(pictures), device=device)
-        return Prepared(inputs | {"pixel_values": pixels}, len(ids) + HEADER, visual, queries)
+        layout = lay_out(config, len(cut[0]), text_tokens)
+        inputs = _rows(layout.ids, len(pictures), device)
+        inputs["mm_token_type_ids"] = torch.tensor([layout.roles] * len(pictures), device=device)
+        return Prepared(inputs | {"pixel_values": pixels}, len(layout.ids), layout.visual_tokens, layout.query_tokens)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from saccade.bench.engined import Engined, Room
 from saccade.bench.feeds import OwnFeed
 from saccade.bench.memory import free_bytes
 from saccade.bench.peers import peer
 from saccade.bench.plan import PRESET, configuration
 from saccade.bench.skeleton import parameters, random_model
 from saccade.bench.subjects import Generating, Subject
+from saccade.config import SaccadeConfig
 from saccade.errors import ConfigError
 from saccade.vlm import load
 
@@ -33,6 +35,7 @@ def open_subjects(
     seed: int,
     *,
     small: bool = False,
+    room: Callable[[SaccadeConfig], Room] | None = None,
     on_open: Callable[[str], None] | None = None,
 ) -> list[Subject]:
     """Open models and peers on one device.
@@ -44,6 +47,8 @@ def open_subjects(
         dtype: Of their weights.
         seed: Of random weights.
         small: Build small copies of the peers, to try a command.
+        room: Makes room in an engine for a model of this package, which then follows the same model without; None opens
+            no engine.
         on_open: Called with the name before each is opened.
 
     Raises:
@@ -66,7 +71,8 @@ def open_subjects(
     subjects: list[Subject] = []
     for name in models:
         tell(name)
-        subjects.append(open_own(name, device, dtype, seed))
+        plain = open_own(name, device, dtype, seed)
+        subjects += [plain] if room is None else [plain, Engined(plain, room(plain.model.config))]
     for name in peers:
         tell(name)
         subjects.append(peer(name).open(name, device, dtype, seed, small=small))

@@ -19,6 +19,8 @@ from saccade.evaluate.provenance import made_with
 
 Result = dict[str, Any]
 
+VERDICTS = {True: "met", False: "missed", None: "told alone"}
+
 
 @dataclass(frozen=True)
 class Target:
@@ -27,20 +29,22 @@ class Target:
     Attributes:
         name: What is measured.
         value: What came out.
-        target: The bound.
+        target: The bound; None where there is none and the value is told alone.
         unit: Of both; "ratio" where there is none.
         at_most: Whether less is better.
     """
 
     name: str
     value: float
-    target: float
+    target: float | None
     unit: str = "ratio"
     at_most: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, with the verdict."""
-        met = self.value <= self.target if self.at_most else self.value >= self.target
+        met = None
+        if self.target is not None:
+            met = self.value <= self.target if self.at_most else self.value >= self.target
         return {"name": self.name, "value": self.value, "target": self.target, "met": met, "unit": self.unit}
 
 
@@ -49,17 +53,15 @@ def new_result(
     device: torch.device,
     dtype: torch.dtype,
     settings: Settings,
-    targets: Sequence[Target] = (),
     **content: Any,
 ) -> Result:
-    """Return a result.
+    """Return a result without targets.
 
     Args:
         kind: Which bench made it.
         device: What it ran on.
         dtype: Of the weights.
         settings: How it was measured; its seed is that of random weights, too.
-        targets: What was to be reached.
         **content: What was measured, plain JSON types.
     """
     return {
@@ -72,8 +74,13 @@ def new_result(
         "dtype": str(dtype).removeprefix("torch."),
         **asdict(settings),
         **content,
-        "targets": [target.to_dict() for target in targets],
+        "targets": [],
     }
+
+
+def add_targets(result: Result, targets: Sequence[Target]) -> Result:
+    """Return a result with what was to be reached."""
+    return result | {"targets": [target.to_dict() for target in targets]}
 
 
 def write_result(result: Result, path: Path) -> None:
@@ -98,15 +105,19 @@ def markdown(result: Result) -> str:
     parts = [_head(result)]
     if ceilings := result.get("ceilings"):
         parts.append(_ceilings(ceilings))
-    if "stages" in result:
-        parts += [_stages(result), _facts(result)]
+    if "ways" in result:
+        parts.append(_asked(result))
+        for way in result["ways"]:
+            parts += [f"{way['subject']}: {way['way']}.", _stages(way), _facts(way)]
     if "batches" in result:
         parts.append(_batches(result["batches"]))
     if "rows" in result:
         tasks = dict.fromkeys(row["task"] for row in result["rows"])
         parts += [_compared([row for row in result["rows"] if row["task"] == task], ceilings or {}) for task in tasks]
+        ways = {row["subject"]: row["way"] for row in result["rows"]}
+        parts.append("\n".join(f"- {subject}: {way}." for subject, way in ways.items()))
     if result["targets"]:
-        parts.append(_targets(result["targets"]))
+        parts.append(target_table(result["targets"]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -123,10 +134,11 @@ def _head(result: Result) -> str:
         if name in result
     )
     small = " Small copies: these numbers say nothing about speed." if result.get("small") else ""
+    cut = f" Cut short after {result['seconds']:g} seconds: fewer rounds." if result["cut"] else ""
     return (
         f"`{result['command']}`: {result['machine']}, {result['device']}, {result['threads']} threads, "
         f"{result['dtype']}; torch {result['torch']}, transformers {result['transformers']}, commit "
-        f"{result['commit']}; {settings}. Median (quartiles).{small}"
+        f"{result['commit']}; {settings}. Median (quartiles).{small}{cut}"
     )
 
 
@@ -139,9 +151,9 @@ def _ceilings(ceilings: Mapping[str, Any]) -> str:
     return table(("ceiling", "measured"), rows)
 
 
-def _stages(result: Result) -> str:
+def _stages(way: Mapping[str, Any]) -> str:
     rows = []
-    for stage in result["stages"]:
+    for stage in way["stages"]:
         planned = "least_seconds" in stage
         rows.append(
             [
@@ -157,23 +169,32 @@ def _stages(result: Result) -> str:
     return table(("stage", "ms", "least ms", "of ceiling", "GFLOPs", "GMACs", "GB read"), rows)
 
 
-def _facts(result: Result) -> str:
+def _asked(result: Result) -> str:
     picture = " x ".join(map(str, result["picture"]))
-    first, each = result["ttft_percentiles"], result["tpot_percentiles"]
-    memory = result["memory_bytes"]
     return (
         f"{result['model']}, picture {picture}: {result['visual_tokens']} visual and {result['query_tokens']} query "
-        f"tokens in a prompt of {result['prompt_tokens']}. FLOPs to the first token: "
-        f"{result['flops'] / 1e9:.5g} G in closed form, {result['counted_flops'] / 1e9:.5g} G "
-        f"counted (MACs: half). First token ms {_listed(first)}; per token ms {_listed(each)}. A step reads "
-        f"{result['step_bytes_per_second'] / 1e9:.4g} GB/s of weights. Peak memory "
+        f"tokens in a prompt of {result['prompt_tokens']}. FLOPs to the first token: {result['flops'] / 1e9:.5g} G in "
+        "closed form (MACs: half)."
+    )
+
+
+def _facts(way: Mapping[str, Any]) -> str:
+    memory, second = way["memory_bytes"], way["second_question"]
+    asked = "" if second is None else f"Second question about the picture, first token ms {milliseconds(second)}. "
+    return (
+        f"First token ms {_listed(way['ttft_percentiles'])}; per token ms {_listed(way['tpot_percentiles'])}. {asked}"
+        f"A step reads {way['step_bytes_per_second'] / 1e9:.4g} GB/s of weights. Counted by running: "
+        f"{way['counted_flops'] / 1e9:.5g} GFLOPs to the first token. Peak memory "
         f"{'not measured' if memory is None else f'{memory / 1e9:.4g} GB'}."
     )
 
 
 def _batches(batches: Sequence[Mapping[str, Any]]) -> str:
-    rows = [[str(row["batch"]), _rate(row["samples_per_second"]), _rate(row["tokens_per_second"])] for row in batches]
-    return table(("batch", "answers/s", "tokens/s"), rows)
+    rows = [
+        [row["subject"], str(row["batch"]), _rate(row["samples_per_second"]), _rate(row["tokens_per_second"])]
+        for row in batches
+    ]
+    return table(("", "batch", "answers/s", "tokens/s"), rows)
 
 
 def _compared(rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, Any]) -> str:
@@ -207,12 +228,15 @@ def _share(reached: float | None, ceiling: float | None) -> str:
     return "–" if reached is None or ceiling is None else f"{100 * reached / ceiling:.0f} %"
 
 
-def _targets(targets: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        [row["name"], f"{row['value']:.4g}", f"{row['target']:.4g}", row["unit"], "met" if row["met"] else "missed"]
-        for row in targets
-    ]
-    return table(("target", "value", "bound", "unit", "verdict"), rows)
+def target_table(targets: Sequence[Mapping[str, Any]]) -> str:
+    """Write targets as a Markdown table, each with its verdict."""
+    return table(("target", "value", "bound", "unit", "verdict"), [target_cells(target) for target in targets])
+
+
+def target_cells(target: Mapping[str, Any]) -> list[str]:
+    """Return a target as the cells of a table: name, value, bound, unit, verdict."""
+    bound = "–" if target["target"] is None else f"{target['target']:.4g}"
+    return [target["name"], f"{target['value']:.4g}", bound, target["unit"], VERDICTS[target["met"]]]
 
 
 def milliseconds(spread: Mapping[str, float]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from time import perf_counter
 from typing import TypeVar
 
 import numpy as np
@@ -72,6 +73,7 @@ def interleaved(
     rounds: int,
     warm_up: int = 1,
     on_run: Callable[[str], None] | None = None,
+    spent: Callable[[], bool] = lambda: False,
 ) -> dict[str, list[_Result]]:
     """Run everything once in every round, forwards and backwards by turns.
 
@@ -80,9 +82,10 @@ def interleaved(
         rounds: How often.
         warm_up: Runs of each before the first round, whose results are dropped.
         on_run: Called with the name after every run.
+        spent: Asked after every round whether there is no time for another.
 
     Returns:
-        The results of each, one for every round.
+        The results of each, one for every round; at least one.
     """
     results: dict[str, list[_Result]] = {name: [] for name in runs}
     for turn in range(-warm_up, rounds):
@@ -93,7 +96,39 @@ def interleaved(
                 results[name].append(result)
             if on_run is not None:
                 on_run(name)
+        if turn >= 0 and spent():
+            break
     return results
+
+
+class Budget:
+    """Seconds for a whole run, divided fairly over its parts: what one part leaves over, those after it share.
+
+    Args:
+        seconds: In all; None for no bound.
+        parts: How many parts will ask for their share.
+
+    Attributes:
+        cut: Whether a part was told that its share is spent.
+    """
+
+    def __init__(self, seconds: float | None, parts: int) -> None:
+        self.cut = False
+        self._end = math.inf if seconds is None else perf_counter() + seconds
+        self._parts = parts
+
+    def share(self) -> Callable[[], bool]:
+        """Begin the next part; the function returned says whether its share is spent."""
+        now = perf_counter()
+        end = now + (self._end - now) / max(1, self._parts)
+        self._parts -= 1
+
+        def spent() -> bool:
+            over = perf_counter() >= end
+            self.cut |= over
+            return over
+
+        return spent
 
 
 def significant(value: float, digits: int = 6) -> float:

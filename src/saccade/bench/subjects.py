@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from transformers import GenerationConfig
 
 from saccade.bench.counted import counter
@@ -25,13 +25,13 @@ class Prepared:
     """Questions ready for a model, all rows of one length.
 
     Attributes:
-        inputs: Keyword arguments of the model, on its device.
+        inputs: What the subject answers from; for plain `generate` the keyword arguments of the model, on its device.
         prompt_tokens: Tokens of a row.
         visual_tokens: Visual tokens among them.
         query_tokens: Query tokens among them.
     """
 
-    inputs: Mapping[str, Tensor]
+    inputs: Mapping[str, Any]
     prompt_tokens: int
     visual_tokens: int
     query_tokens: int = 0
@@ -43,7 +43,8 @@ class Timeline:
 
     Attributes:
         tokens: When each token of the answer came, of all rows at once.
-        stages: Seconds inside "vision" and "compress", where they were watched.
+        stages: Seconds inside "vision" and "compress", and of "preprocess" where it belongs to the answer, if they were
+            watched.
     """
 
     tokens: tuple[float, ...]
@@ -74,16 +75,23 @@ class Subject(Protocol):
 
     Attributes:
         name: What it is called in tables.
+        way: How it runs, in words.
         weights: Its bytes.
+        held: Bytes it keeps on its device beside them, for as long as it lives.
         device: Where it runs.
     """
 
     name: str
+    way: str
     weights: Weights
+    held: int
     device: torch.device
 
     def prepare(self, pictures: Sequence[Pixels], text_tokens: int) -> Prepared:
-        """Resize, normalize and move decoded pictures `[height, width, 3]`, one a row, and lay out the prompts."""
+        """Take decoded pictures of one size `[height, width, 3]`, one a row, and lay out the prompts.
+
+        Their preprocessing is done here or in `generate`; whoever measures adds up both.
+        """
         ...
 
     def generate(self, prepared: Prepared, new_tokens: int, *, watched: bool = False) -> Timeline:
@@ -112,19 +120,25 @@ class Generating:
         name: What it is called in tables.
         model: The model; its generation configuration is replaced, and its weights are frozen.
         feed: Makes its inputs.
+
+    Attributes:
+        model: The model.
     """
+
+    way = "plain generate"
+    held = 0
 
     def __init__(self, name: str, model: Any, feed: Feed) -> None:
         self.name = name
         self.device: torch.device = model.device
         self.weights = weights_of(model)
-        self._model = model.requires_grad_(False)  # torch's counter stumbles over views of what has a gradient
+        self.model = model.requires_grad_(False)  # torch's counter stumbles over views of what has a gradient
         self._feed = feed
         model.generation_config = GenerationConfig()  # or generate would fill what is left open with stop tokens
 
     def prepare(self, pictures: Sequence[Pixels], text_tokens: int) -> Prepared:
         """See `Subject.prepare`."""
-        prepared = self._feed(pictures, text_tokens, self.device, self._model.dtype)
+        prepared = self._feed(pictures, text_tokens, self.device, self.model.dtype)
         Stopwatch(self.device).now()  # copies to a device may still be under way
         return prepared
 
@@ -135,9 +149,9 @@ class Generating:
         settings = GenerationConfig(
             max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False, pad_token_id=0
         )
-        with torch.inference_mode(), stopwatch.watch(stages_of(self._model)) if watched else nullcontext():
+        with torch.inference_mode(), stopwatch.watch(stages_of(self.model)) if watched else nullcontext():
             start = stopwatch.now()
-            self._model.generate(**prepared.inputs, generation_config=settings, streamer=listener)
+            self.model.generate(**prepared.inputs, generation_config=settings, streamer=listener)
         return Timeline(tuple(time - start for time in listener.times), dict(stopwatch.seconds))
 
     def count(self, prepared: Prepared) -> int:

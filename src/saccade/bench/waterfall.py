@@ -1,104 +1,138 @@
-"""One model from the bytes of a picture file to its tokens, stage by stage, each beside the least time it can take."""
+"""One model from the bytes of a picture file to its tokens, each way of running it stage by stage, interleaved."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 from saccade.bench.ceilings import Ceilings
 from saccade.bench.compare import Sample, Settings, measure
 from saccade.bench.count import Analysis, Workload
+from saccade.bench.engined import Engined
 from saccade.bench.memory import peak_memory
 from saccade.bench.plan import stages
-from saccade.bench.rounds import interleaved, percentiles, significant, spread
+from saccade.bench.rounds import Budget, interleaved, percentiles, significant, spread
 from saccade.bench.subjects import Pixels, Subject
 from saccade.bench.tasks import Ask, encoded, picture
 from saccade.image import num_views, open_image
 
 # "first token" counts from a decoded picture in memory, so without the stage before "preprocess".
 STAGES = ("decode image", "preprocess", "vision", "compress", "prefill", "first token", "per token")
+INSIDE = ("preprocess", "vision", "compress")  # what a subject tells of its own stages
+WATCHED = "{}: stages"
+SECOND = "{}: second question"
 
 
 def measure_waterfall(
-    subject: Subject,
+    subjects: Sequence[Subject],
     analysis: Analysis,
     ceilings: Ceilings,
     ask: Ask,
     settings: Settings,
     on_run: Callable[[str], None] | None = None,
+    budget: Budget | None = None,
 ) -> dict[str, Any]:
-    """Measure the stages of a model.
+    """Measure the stages of a model, each way of running it.
 
     Answers with watched stages and answers without take turns: watching makes an accelerator wait, so times to the
     first token and per token come from the others.
 
     Args:
-        subject: Runs the model.
+        subjects: Ways of running the same model, plain `generate` first.
         analysis: Counts it.
         ceilings: Of this machine.
         ask: What is asked.
         settings: How it is measured.
         on_run: Called after every answer.
+        budget: Of which this takes a share; without it there is no bound.
 
     Returns:
-        Plain JSON types: `stages`, in the order of `STAGES`, each with seconds, FLOPs and MACs in closed form, bytes
-        read, least seconds and the share of the ceiling that was reached (least over measured seconds); percentiles
-        of single answers and tokens; FLOPs to the first token in closed form and counted by running; peak memory.
+        Plain JSON types: what is asked, FLOPs and MACs to the first token in closed form, and `ways`, each with
+        `stages`, in the order of `STAGES`: seconds, FLOPs and MACs in closed form, bytes read, least seconds and the
+        share of the ceiling that was reached (least over measured seconds); percentiles of single answers and tokens;
+        FLOPs to the first token counted by running; peak memory; `rounds`, single seconds to the first token, per
+        later token and, of an engine, from a second question about a known picture to its first token.
     """
     shown = picture(ask.width, ask.height, settings.seed)
-    file, image = encoded(shown), analysis.config.image
-
-    def watched() -> dict[str, float]:
-        return _fall(subject, ask, shown, file, image.max_pixels, settings.new_tokens)
-
-    def plain() -> Sample:
-        return measure(subject, ask, shown, settings.new_tokens)
-
-    prepared = subject.prepare([shown], ask.text_tokens)
-    with peak_memory(subject.device) as peak:
-        subject.generate(prepared, settings.new_tokens)
-    counted = subject.count(prepared)
-    runs: dict[str, Callable[[], Any]] = {"watched": watched, "plain": plain}
-    found = interleaved(runs, settings.rounds, settings.warm_up, on_run)
+    file, limit = encoded(shown), analysis.config.image.max_pixels
+    spent = (budget or Budget(None, 0)).share()
+    facts = [_facts(subject, ask, shown, settings.new_tokens) for subject in subjects]
+    runs: dict[str, Callable[[], Any]] = {}
+    for subject in subjects:
+        runs[WATCHED.format(subject.name)] = partial(_fall, subject, ask, shown, file, limit, settings.new_tokens)
+        runs[subject.name] = partial(measure, subject, ask, [shown], settings.new_tokens)
+        if isinstance(subject, Engined):
+            runs[SECOND.format(subject.name)] = partial(subject.second_question, shown, ask.text_tokens)
+    found = interleaved(runs, settings.rounds, settings.warm_up, on_run, spent)
+    planned = _planned(subjects[0], analysis, ceilings, ask, settings)
+    prepared = subjects[0].prepare([shown], ask.text_tokens)
     return {
         "picture": [ask.width, ask.height],
+        "views": num_views(ask.width, ask.height, analysis.config.image),
         "text_tokens": ask.text_tokens,
         "visual_tokens": prepared.visual_tokens,
         "query_tokens": prepared.query_tokens,
         "prompt_tokens": prepared.prompt_tokens,
-        "weight_bytes": subject.weights.total,
-        "memory_bytes": None if peak.working is None else subject.weights.total + peak.working,
-        **_summary(found["watched"], found["plain"], subject, _planned(subject, analysis, ceilings, ask, settings)),
-        "counted_flops": counted,
+        "weight_bytes": subjects[0].weights.total,
+        "flops": planned["first token"]["flops"],
+        "macs": planned["first token"]["macs"],
+        "ways": [
+            {"subject": subject.name, "way": subject.way} | fact | _summary(found, subject, planned)
+            for subject, fact in zip(subjects, facts, strict=True)
+        ],
     }
 
 
 def measure_batches(
-    subject: Subject,
+    subjects: Sequence[Subject],
     ask: Ask,
     batches: Sequence[int],
     settings: Settings,
     on_run: Callable[[str], None] | None = None,
+    budget: Budget | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure tokens and answers per second at several numbers of rows, preprocessing included, interleaved."""
-    shown = picture(ask.width, ask.height, settings.seed)
+    """Measure tokens and answers per second at several numbers of rows, preprocessing included, interleaved.
 
-    def run(batch: int) -> Callable[[], Sample]:
-        return lambda: measure(subject, ask, shown, settings.new_tokens, batch)
-
-    found = interleaved({str(batch): run(batch) for batch in batches}, settings.rounds, settings.warm_up, on_run)
+    Every row of a batch shows a picture of its own. `rounds` holds the answers per second that are summarized.
+    """
+    shown = [picture(ask.width, ask.height, settings.seed + row) for row in range(max(batches))]
+    runs = {
+        (subject.name, batch): partial(measure, subject, ask, shown[:batch], settings.new_tokens)
+        for batch in batches
+        for subject in subjects
+    }
+    spent = (budget or Budget(None, 0)).share()
+    named = {f"{name}, batch {batch}": run for (name, batch), run in runs.items()}
+    found = interleaved(named, settings.rounds, settings.warm_up, on_run, spent)
     rows = []
-    for batch in batches:
-        rates = [batch / sample.total for sample in found[str(batch)]]
+    for (name, batch), samples in zip(runs, found.values(), strict=True):
+        rates = [batch / sample.total for sample in samples]
         rows.append(
             {
+                "subject": name,
                 "batch": batch,
                 "samples_per_second": spread(rates).to_dict(),
                 "tokens_per_second": spread([rate * settings.new_tokens for rate in rates]).to_dict(),
+                "rounds": list(map(significant, rates)),
             }
         )
     return rows
+
+
+def runs_per_round(ways: int, batches: int) -> int:
+    """Count the calls of `on_run` in a round of both measurements of `ways`, of which all but the first are engines."""
+    return 2 * ways + (ways - 1) + ways * batches
+
+
+def _facts(subject: Subject, ask: Ask, shown: Pixels, new_tokens: int) -> dict[str, Any]:
+    """What does not vary from round to round."""
+    prepared = subject.prepare([shown], ask.text_tokens)
+    with peak_memory(subject.device) as peak:
+        subject.generate(prepared, new_tokens)
+    memory = None if peak.working is None else subject.weights.total + subject.held + peak.working
+    return {"memory_bytes": memory, "counted_flops": subject.count(prepared)}
 
 
 def _fall(subject: Subject, ask: Ask, shown: Pixels, file: bytes, max_pixels: int, new_tokens: int) -> dict[str, float]:
@@ -108,13 +142,10 @@ def _fall(subject: Subject, ask: Ask, shown: Pixels, file: bytes, max_pixels: in
     prepared = subject.prepare([shown], ask.text_tokens)
     ready = perf_counter()
     timeline = subject.generate(prepared, new_tokens, watched=True)
-    inside = {name: timeline.stages.get(name, 0.0) for name in ("vision", "compress")}
-    return {
-        "decode image": opened - start,
-        "preprocess": ready - opened,
-        **inside,
-        "prefill": timeline.tokens[0] - sum(inside.values()),
-    }
+    inside = {name: timeline.stages.get(name, 0.0) for name in INSIDE}
+    prefill = timeline.tokens[0] - sum(inside.values())
+    inside["preprocess"] += ready - opened
+    return {"decode image": opened - start, **inside, "prefill": prefill}
 
 
 def _planned(
@@ -126,23 +157,22 @@ def _planned(
     return {row["name"]: row for row in stages(analysis, work, settings.new_tokens, size, ceilings)}
 
 
-def _summary(
-    falls: Sequence[dict[str, float]],
-    samples: Sequence[Sample],
-    subject: Subject,
-    planned: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
-    """Summarize what was measured, each stage beside what was planned for it."""
+def _summary(found: dict[str, list[Any]], subject: Subject, planned: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Summarize what was measured of a subject, each stage beside what was planned for it."""
+    falls: list[dict[str, float]] = found[WATCHED.format(subject.name)]
+    samples: list[Sample] = found[subject.name]
+    second: list[float] = found.get(SECOND.format(subject.name), [])
     seconds = {name: [fall[name] for fall in falls] for name in STAGES[:-2]}
     seconds["first token"] = [sample.first_token for sample in samples]
     seconds["per token"] = [sample.timeline.per_token or 0.0 for sample in samples]
+    rounds = {name: seconds[name] for name in STAGES[-2:]} | ({"second question": second} if second else {})
     return {
         "stages": [_row(name, seconds[name], _merged(planned, name)) for name in STAGES],
-        "flops": planned["first token"]["flops"],
-        "macs": planned["first token"]["macs"],
+        "second_question": spread(second).to_dict() if second else None,
         "ttft_percentiles": percentiles(seconds["first token"]),
         "tpot_percentiles": percentiles([gap for sample in samples for gap in sample.gaps]),
         "step_bytes_per_second": significant(subject.weights.step / spread(seconds["per token"]).median),
+        "rounds": {name: list(map(significant, values)) for name, values in rounds.items()},
     }
 
 

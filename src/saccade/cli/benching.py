@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from saccade.cli.goals import FLASHVL, TABLE1, Ratio, verdicts_on_model, verdicts_on_rows
 from saccade.cli.planning import PLAN_MODELS, to_size
 from saccade.cli.shell import prepare_libraries, progress
 from saccade.errors import ConfigError
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from saccade.bench.compare import Settings
-    from saccade.bench.report import Result, Target
+    from saccade.bench.report import Result
     from saccade.bench.tasks import Task
 
 NONE = "none"
@@ -33,6 +35,9 @@ Device = Annotated[str | None, typer.Option(help="cpu or cuda; CUDA when there i
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Rounds = Annotated[int, typer.Option(help="Rounds over everything, forwards and backwards by turns; 5 or more.")]
 WarmUp = Annotated[int, typer.Option(min=0, help="Rounds before the first, not counted.")]
+Seconds = Annotated[
+    float | None, typer.Option(min=1, help="After so many begin no more rounds, with less than --rounds if need be.")
+]
 Seed = Annotated[int, typer.Option(help="Of pictures and random weights.")]
 Pictures = Annotated[int | None, typer.Option(min=1, help="Only so many pictures of each list.")]
 Small = Annotated[bool, typer.Option("--small", help="Small copies of the peers: to try the command, not to time.")]
@@ -45,9 +50,6 @@ TABLE1_MODELS = ("preset:flashsloth", "preset:flashsloth_hd")
 TABLE1_PEERS = ("llava-1.5-7b", "imp-v1-3b", "qwen2-vl-2b", "internvl2-2b-6-tiles", "mobilevlm-v2-3b")
 FLASHVL_MODELS = ("preset:flashvl_static", "preset:flashvl_dynamic", "preset:flashvl_iss")
 FLASHVL_PEERS = ("qwen2-vl-2b", "internvl2-2b", "aquila-vl-2b")
-# Subject, what it is divided by, task or None for all, bound of the ratio of times to the first token.
-TABLE1_TARGETS = (("flashsloth", "llava-1.5-7b", None, 0.20),)
-FLASHVL_TARGETS = (("flashvl_static", "qwen2-vl-2b", "1024 x 768", 0.12),)
 
 bench = typer.Typer(invoke_without_command=True)
 
@@ -64,6 +66,7 @@ def measure(
     dtype: Dtype = "bfloat16",
     rounds: Rounds = 5,
     warm_up: WarmUp = 1,
+    seconds: Seconds = None,
     seed: Seed = 0,
     out: Out = None,
     plot: Plot = None,
@@ -72,8 +75,9 @@ def measure(
 ) -> None:
     """Measure one model: this machine's ceilings, then every stage beside the least time it can take.
 
-    The stages go from the bytes of a picture file to the tokens of the answer. The last line is one JSON object. Peak
-    memory, rates at several batch sizes, FLOPs and MACs (half of them) stand in it, too.
+    The model answers through plain `generate` and through the engine, by turns, on the same weights. The stages go from
+    the bytes of a picture file to the tokens of the answer. The last line is one JSON object. Peak memory, rates at
+    several batch sizes, FLOPs and MACs (half of them) stand in it, too.
 
     Example:  saccade bench --model nano --dtype float32 --out bench.json --plot bench.png
 
@@ -89,7 +93,7 @@ def measure(
     if kept is None:
         from saccade.bench.compare import Settings
 
-        settings = Settings(new_tokens, rounds, warm_up, seed)
+        settings = Settings(new_tokens, rounds, warm_up, seed, seconds)
         result = _measured(model, to_size(picture), text, _numbers(batches), device, dtype, settings)
     else:
         result = _kept(kept)
@@ -105,6 +109,7 @@ def table1(
     dtype: Dtype = "bfloat16",
     rounds: Rounds = 5,
     warm_up: WarmUp = 1,
+    seconds: Seconds = None,
     seed: Seed = 0,
     small: Small = False,
     out: Out = None,
@@ -126,8 +131,8 @@ def table1(
         from saccade.bench.compare import Settings
         from saccade.bench.table1 import NEW_TOKENS, TASKS
 
-        paper = _Paper("table1", TASKS, TABLE1_MODELS, TABLE1_PEERS, TABLE1_TARGETS)
-        settings = Settings(NEW_TOKENS, rounds, warm_up, seed)
+        paper = _Paper("table1", TASKS, TABLE1_MODELS, TABLE1_PEERS, TABLE1)
+        settings = Settings(NEW_TOKENS, rounds, warm_up, seed, seconds)
         result = _compared(paper, model, peer, pictures, device, dtype, settings, small=small)
     else:
         result = _kept(kept)
@@ -139,10 +144,14 @@ def flashvl(
     model: PaperModels = None,
     peer: Peers = None,
     pictures: Pictures = None,
+    new_tokens: Annotated[
+        int | None, typer.Option(min=2, help="Tokens of every answer; the paper's 128 if left out.")
+    ] = None,
     device: Device = None,
     dtype: Dtype = "bfloat16",
     rounds: Rounds = 5,
     warm_up: WarmUp = 1,
+    seconds: Seconds = None,
     seed: Seed = 0,
     small: Small = False,
     out: Out = None,
@@ -160,8 +169,8 @@ def flashvl(
         from saccade.bench.compare import Settings
         from saccade.bench.mmmu import NEW_TOKENS, TASKS
 
-        paper = _Paper("flashvl", TASKS, FLASHVL_MODELS, FLASHVL_PEERS, FLASHVL_TARGETS)
-        settings = Settings(NEW_TOKENS, rounds, warm_up, seed)
+        paper = _Paper("flashvl", TASKS, FLASHVL_MODELS, FLASHVL_PEERS, FLASHVL)
+        settings = Settings(new_tokens or NEW_TOKENS, rounds, warm_up, seed, seconds)
         result = _compared(paper, model, peer, pictures, device, dtype, settings, small=small)
     else:
         result = _kept(kept)
@@ -170,13 +179,13 @@ def flashvl(
 
 @dataclass(frozen=True)
 class _Paper:
-    """What a paper measured: its lists, its models, its peers, and the bounds of ratios to reach."""
+    """What a paper measured: its lists, its models, its peers, and the ratios to reach."""
 
     kind: str
     tasks: tuple[Task, ...]
     models: tuple[str, ...]
     peers: tuple[str, ...]
-    targets: tuple[tuple[str, str, str | None, float], ...]
+    goals: tuple[Ratio, ...]
 
 
 def _measured(
@@ -188,32 +197,39 @@ def _measured(
     dtype: str,
     settings: Settings,
 ) -> Result:
-    """Measure one model."""
+    """Measure one model, through plain `generate` and through the engine."""
     prepare_libraries()
-    from saccade.bench.ceilings import SQUARES, measure_ceilings
+    from saccade.bench.ceilings import measure_ceilings, steps_of
     from saccade.bench.count import Analysis, Workload
+    from saccade.bench.engined import room_for
     from saccade.bench.opening import open_subjects
     from saccade.bench.plan import configuration, shapes_of
-    from saccade.bench.report import new_result
+    from saccade.bench.report import add_targets, new_result
+    from saccade.bench.rounds import Budget
     from saccade.bench.tasks import Ask
-    from saccade.bench.waterfall import measure_batches, measure_waterfall
+    from saccade.bench.waterfall import measure_batches, measure_waterfall, runs_per_round
     from saccade.image import num_views
 
     place, number = _place(device, dtype)
     config = configuration(model)
-    analysis = Analysis(config)
+    ask = Ask(*size, text)
+    budget = Budget(settings.seconds, parts=2)
     shapes = shapes_of(config, Workload(num_views(*size, config.image), text))
-    answers = (2 + len(batches)) * (settings.rounds + settings.warm_up)
+    room = partial(room_for, asks=[ask], new_tokens=settings.new_tokens, rows=max(batches))
+    answers = runs_per_round(2, len(batches)) * (settings.rounds + settings.warm_up)
     with progress() as bar:
-        task = bar.add_task("measuring", total=1 + len(shapes) + len(SQUARES[place.type]) + answers)
+        task = bar.add_task("measuring", total=steps_of(place, number, shapes) + answers)
         ceilings = measure_ceilings(place, number, shapes, lambda: bar.advance(task))
-        (subject,) = open_subjects([model], [], str(place), number, settings.seed)
-        ask = Ask(*size, text)
-        fall = measure_waterfall(subject, analysis, ceilings, ask, settings, lambda _: bar.advance(task))
-        rates = measure_batches(subject, ask, batches, settings, lambda _: bar.advance(task))
-    return new_result(
-        "model", place, number, settings, model=subject.name, ceilings=ceilings.to_dict(), batches=rates, **fall
-    )
+        subjects = open_subjects([model], [], str(place), number, settings.seed, room=room)
+
+        def tell(_: str) -> None:
+            bar.advance(task)
+
+        fall = measure_waterfall(subjects, Analysis(config), ceilings, ask, settings, tell, budget)
+        rates = measure_batches(subjects, ask, batches, settings, tell, budget)
+    content = {"model": subjects[0].name, "ceilings": ceilings.to_dict(), "batches": rates, **fall}
+    result = new_result("model", place, number, settings, cut=budget.cut, **content)
+    return add_targets(result, verdicts_on_model(result))
 
 
 def _compared(
@@ -227,41 +243,39 @@ def _compared(
     *,
     small: bool,
 ) -> Result:
-    """Measure models and peers over a paper's lists."""
+    """Measure models, through plain `generate` and through the engine, and peers over a paper's lists."""
     prepare_libraries()
     from saccade.bench.ceilings import measure_ceilings
     from saccade.bench.compare import compare, runs_of
+    from saccade.bench.engined import room_for
     from saccade.bench.opening import open_subjects
-    from saccade.bench.report import new_result
+    from saccade.bench.report import add_targets, new_result
+    from saccade.bench.rounds import Budget
 
     place, number = _place(device, dtype)
     tasks = [replace(task, asks=task.asks[:pictures]) for task in paper.tasks]
     others = [] if peers == [NONE] else peers or paper.peers
     named = [] if models == [NONE] else models or paper.models
+    asks = [ask for task in tasks for ask in task.asks]
+    room = partial(room_for, asks=asks, new_tokens=settings.new_tokens)
+    budget = Budget(settings.seconds, parts=len(asks))
     with progress() as bar:
         opening = bar.add_task("building", total=len(named) + len(others))
         subjects = open_subjects(
-            named, others, str(place), number, settings.seed, small=small, on_open=lambda _: bar.advance(opening)
+            named,
+            others,
+            str(place),
+            number,
+            settings.seed,
+            small=small,
+            room=room,
+            on_open=lambda _: bar.advance(opening),
         )
         task = bar.add_task("measuring", total=runs_of(tasks, len(subjects), settings))
         ceilings = measure_ceilings(place, number, {})
-        rows = [row for one in tasks for row in compare(subjects, one, settings, lambda _: bar.advance(task))]
-    targets = _ratios(paper, rows)
-    return new_result(paper.kind, place, number, settings, targets, small=small, ceilings=ceilings.to_dict(), rows=rows)
-
-
-def _ratios(paper: _Paper, rows: Sequence[dict[str, Any]]) -> list[Target]:
-    """Compare the ratios of times to the first token with their bounds, where both models were measured."""
-    from saccade.bench.compare import over
-    from saccade.bench.report import Target
-
-    found = []
-    for name, other, task, bound in paper.targets:
-        ratio = over([row for row in rows if task in (None, row["task"])], name, other)
-        if ratio is not None:
-            where = "all tasks" if task is None else task
-            found.append(Target(f"time to first token, {name} over {other}, {where}", ratio["median"], bound))
-    return found
+        rows = [row for one in tasks for row in compare(subjects, one, settings, lambda _: bar.advance(task), budget)]
+    content = {"small": small, "cut": budget.cut, "ceilings": ceilings.to_dict(), "rows": rows}
+    return add_targets(new_result(paper.kind, place, number, settings, **content), verdicts_on_rows(paper.goals, rows))
 
 
 def _check_place_of_options(context: typer.Context) -> None:

@@ -1,0 +1,172 @@
+"""A model of this package through the engine, to be timed beside plain `generate` on the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from saccade.bench.counted import counter
+from saccade.bench.feeds import Layout, lay_out
+from saccade.bench.subjects import Generating, Pixels, Prepared, Timeline, stages_of
+from saccade.bench.tasks import Ask
+from saccade.config import SaccadeConfig
+from saccade.engine.cpu import choose_linear
+from saccade.engine.kept import Kept
+from saccade.engine.pictures import PictureStore
+from saccade.engine.prompts import Prompt, Seen
+from saccade.engine.runner import Entry, Runner
+from saccade.image import num_views
+from saccade.vlm.answers import Stopwatch
+from saccade.vlm.generation import Sampling
+
+KEPT_BYTES = 2 << 30  # of pictures, and of beginnings of prompts, where a second question is to find them
+
+
+@dataclass(frozen=True)
+class Room:
+    """The slots of an engine: how many conversations side by side, and tokens of each."""
+
+    slots: int
+    length: int
+
+
+def room_for(config: SaccadeConfig, asks: Sequence[Ask], new_tokens: int, rows: int = 1) -> Room:
+    """Return the room that questions to a model and their answers take, `rows` at once."""
+    layouts = (lay_out(config, num_views(ask.width, ask.height, config.image), ask.text_tokens) for ask in asks)
+    return Room(rows, max(len(layout.ids) for layout in layouts) + new_tokens)
+
+
+def engine_name(name: str) -> str:
+    """Return what a model is called in tables when it goes through the engine."""
+    return f"{name}, engine"
+
+
+class Engined:
+    """A model of this package through the engine's runner and picture store, greedy, never stopping early.
+
+    It is cold: nothing of a picture or a prompt is kept, so that every answer begins with pixels. Pictures are hashed
+    and resized as the engine does when it serves, with fast pixels; that happens in `generate`. The rows of a batch
+    must show different pictures, or the tower sees them once.
+
+    Args:
+        plain: The same model through plain `generate`; its weights are shared.
+        room: Slots, made at once.
+
+    Raises:
+        ConfigError: for a model that the engine cannot run.
+    """
+
+    def __init__(self, plain: Generating, room: Room) -> None:
+        model = plain.model
+        config: SaccadeConfig = model.config
+        self.name = engine_name(plain.name)
+        self.device, self.weights = plain.device, plain.weights
+        self._model = model
+        self._linear = choose_linear(model.dtype) if self.device.type == "cpu" else None
+        hushed = [token for token in (config.image_token_id, config.query_token_id) if token is not None]
+        with torch.inference_mode():
+            self._runner = Runner(
+                model,
+                hushed,
+                slots=room.slots,
+                length=room.length,
+                dtype=self._linear.activations if self._linear else model.dtype,
+                opening=[],
+                prefix_bytes=0,
+                path="auto",
+            )
+        self._cold = self._store(0)
+        self.held = self._runner.slots.num_bytes
+        linear = f"; {self._linear.reason}" if self._linear else ""
+        self.way = f"engine, path {self._runner.path.name}: {self._runner.path.reason}; fast pixels{linear}"
+
+    def prepare(self, pictures: Sequence[Pixels], text_tokens: int) -> Prepared:
+        """See `Subject.prepare`."""
+        return self._prepared(pictures, text_tokens)
+
+    def generate(self, prepared: Prepared, new_tokens: int, *, watched: bool = False) -> Timeline:
+        """See `Subject.generate`.
+
+        Raises:
+            PromptError: when prompt and answer do not fit the slots.
+        """
+        return self._answer(prepared, new_tokens, self._cold, watched=watched)
+
+    def count(self, prepared: Prepared) -> int:
+        """See `Subject.count`."""
+        with counter() as counted:
+            self.generate(prepared, 1)
+        return int(counted.get_total_flops())
+
+    def second_question(self, shown: Pixels, text_tokens: int) -> float:
+        """Ask twice about a picture, in different words, with stores that begin empty.
+
+        Returns:
+            Seconds from the second question, the picture decoded in memory, to the first token of its answer.
+        """
+        store, self._runner.prefixes = self._store(KEPT_BYTES), Kept(KEPT_BYTES)
+        try:
+            self._answer(self._prepared([shown], text_tokens), 1, store)
+            start = perf_counter()
+            prepared = self._prepared([shown], text_tokens, reworded=True)
+            ready = perf_counter()
+            return ready - start + self._answer(prepared, 1, store).tokens[0]
+        finally:
+            self._runner.prefixes = Kept(0)
+            store.close()
+
+    def _store(self, max_bytes: int) -> PictureStore:
+        return PictureStore(self._model.config.image, self.device, fast=True, max_bytes=max_bytes)
+
+    def _prepared(self, pictures: Sequence[Pixels], text_tokens: int, *, reworded: bool = False) -> Prepared:
+        config: SaccadeConfig = self._model.config
+        height, width = pictures[0].shape[:2]
+        layout = lay_out(config, num_views(width, height, config.image), text_tokens, reworded=reworded)
+        inputs: dict[str, Any] = {"pictures": list(pictures), "layout": layout}
+        return Prepared(inputs, len(layout.ids), layout.visual_tokens, layout.query_tokens)
+
+    def _answer(self, prepared: Prepared, new_tokens: int, store: PictureStore, *, watched: bool = False) -> Timeline:
+        stopwatch = Stopwatch(self.device)
+        linear = self._linear.mode() if self._linear else nullcontext()
+        stages = stopwatch.watch(stages_of(self._model)) if watched else nullcontext()
+        with torch.inference_mode(), linear, stages:
+            start = stopwatch.now()
+            seen = self._look(prepared.inputs["pictures"], store, stopwatch if watched else None)
+            times = self._speak(prepared.inputs["layout"], seen, new_tokens)
+        return Timeline(tuple(time - start for time in times), dict(stopwatch.seconds))
+
+    def _look(self, pictures: Sequence[Pixels], store: PictureStore, stopwatch: Stopwatch | None) -> list[Seen]:
+        """Show pictures to the tower; what happens before that is preprocessing."""
+        start = perf_counter()
+        model = self._model.model
+
+        def encode(views: torch.Tensor) -> torch.Tensor:
+            if stopwatch is not None:
+                stopwatch.add("preprocess", stopwatch.now() - start)
+            patches: torch.Tensor = model.encode_views(views)
+            return patches
+
+        opened = [future.result() for future in [store.submit(picture) for picture in pictures]]
+        return store.look(opened, encode, model.project_patches)
+
+    def _speak(self, layout: Layout, seen: Sequence[Seen], new_tokens: int) -> list[float]:
+        """Answer one row per picture, and return when each token of all rows had reached the host."""
+        runner, sampling = self._runner, Sampling(max_new_tokens=new_tokens)
+        runner.check(len(layout.ids), sampling)
+        entries = [Entry(Prompt(layout.ids, layout.roles, (picture,)), sampling) for picture in seen]
+        runner.enter(entries)
+        arrived, times = 0, list[float]()
+        while len(times) < new_tokens:
+            # A processor has made its token by now; an accelerator is to have its next step before that is waited for.
+            if self.device.type != "cpu" or times:
+                runner.step()
+            arrived += len(runner.collect())
+            times += [perf_counter()] * (arrived // len(entries) - len(times))
+        for entry in entries:
+            runner.leave(entry)
+        return times
