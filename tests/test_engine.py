@@ -312,8 +312,12 @@ def test_an_answer_may_end_where_its_slot_does_while_steps_are_on_their_way(
     """Steps of fixed sizes, whose tokens are read one step late, as on a device that works on its own."""
     late = Runner.collect
 
-    def collect(runner: Runner) -> list:
-        return late(runner) if len(runner._flights) > 2 or not any(e and e.wants for e in runner._in_work) else []
+    def collect(runner: Runner, *, wait: bool) -> list:
+        return (
+            late(runner, wait=wait)
+            if len(runner._flights) > 2 or not any(e and e.wants for e in runner._in_work)
+            else []
+        )
 
     monkeypatch.setattr(Runner, "collect", collect)
     prompt = one.ask(None, "Why?", max_new_tokens=1).prompt_tokens

@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -258,13 +259,13 @@ def test_the_reason_names_the_compiler_or_its_absence(monkeypatch: pytest.Monkey
     ):
         monkeypatch.setattr(choose, "_matrix_unit", lambda unit=unit: unit)
         monkeypatch.setattr(choose, "load_kernel", lambda kernel=kernel: kernel)
-        path = choose_linear(torch.bfloat16)
+        path = choose_linear(torch.bfloat16, torch.device("cpu"))
         assert (path.activations, path.routed) == (activations, routed)
         assert kernel.story in path.reason
         assert (unit or "no bfloat16 matrix unit") in path.reason
         assert isinstance(path.mode(), LowPrecisionWeights) == routed
-    assert choose_linear(torch.float32).activations == torch.float32
-    assert not choose_linear(torch.float32).routed
+    assert choose_linear(torch.float32, torch.device("cpu")).activations == torch.float32
+    assert not choose_linear(torch.float32, torch.device("cpu")).routed
 
 
 @pytest.mark.usefixtures("fresh")
@@ -339,3 +340,12 @@ def test_processes_that_start_together_all_get_the_kernel(fresh: Path) -> None:
         assert "kernel compiled by" in out, errors
     (kept,) = fresh.iterdir()
     assert kept.suffix == ".so"
+
+
+def test_what_inference_left_behind_serves_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_file, "_local", threading.local())
+    x, weight = torch.randn(linear_file.FEW_ROWS[torch.float32] + 1, 16), torch.randn(7, 16).bfloat16()
+    with torch.inference_mode():
+        inside = torch.ops.saccade.linear(x, weight)
+    with torch.no_grad():
+        assert torch.equal(torch.ops.saccade.linear(x, weight), inside)

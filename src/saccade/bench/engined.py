@@ -67,7 +67,7 @@ class Engined:
         self.name = engine_name(plain.name)
         self.device, self.weights = plain.device, plain.weights
         self._model = model
-        self._linear = choose_linear(model.dtype) if self.device.type == "cpu" else None
+        self._linear = choose_linear(model.dtype, self.device)
         hushed = [token for token in (config.image_token_id, config.query_token_id) if token is not None]
         with torch.inference_mode():
             self._runner = Runner(
@@ -75,15 +75,15 @@ class Engined:
                 hushed,
                 slots=room.slots,
                 length=room.length,
-                dtype=self._linear.activations if self._linear else model.dtype,
+                dtype=self._linear.activations,
                 opening=[],
                 prefix_bytes=0,
                 path="auto",
             )
         self._cold = self._store(0)
         self.held = self._runner.slots.num_bytes
-        linear = f"; {self._linear.reason}" if self._linear else ""
-        self.way = f"engine, path {self._runner.path.name}: {self._runner.path.reason}; fast pixels{linear}"
+        path = self._runner.path
+        self.way = f"engine, path {path.name}: {path.reason}; fast pixels; {self._linear.reason}"
 
     def prepare(self, pictures: Sequence[Pixels], text_tokens: int) -> Prepared:
         """See `Subject.prepare`."""
@@ -132,7 +132,7 @@ class Engined:
 
     def _answer(self, prepared: Prepared, new_tokens: int, store: PictureStore, *, watched: bool = False) -> Timeline:
         stopwatch = Stopwatch(self.device)
-        linear = self._linear.mode() if self._linear else nullcontext()
+        linear = self._linear.mode()
         stages = stopwatch.watch(stages_of(self._model)) if watched else nullcontext()
         with torch.inference_mode(), linear, stages:
             start = stopwatch.now()
@@ -165,7 +165,7 @@ class Engined:
             # A processor has made its token by now; an accelerator is to have its next step before that is waited for.
             if self.device.type != "cpu" or times:
                 runner.step()
-            arrived += len(runner.collect())
+            arrived += len(runner.collect(wait=True))
             times += [perf_counter()] * (arrived // len(entries) - len(times))
         for entry in entries:
             runner.leave(entry)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 
-from saccade.engine.cpu import LinearPath, choose_linear
+from saccade.engine.cpu import choose_linear
 from saccade.engine.loop import Loop
 from saccade.engine.paths import PathName
 from saccade.engine.pictures import PictureStore
@@ -81,7 +81,7 @@ class Engine:
         self.vlm = vlm
         model, processor = vlm.model, vlm.processor
         _refuse_own_rules(model)
-        self._linear = _choose_linear(model)
+        self._linear = choose_linear(model.dtype, model.device)
         opening = [Segment(processor.prompt.opening)] if processor.prompt.opening else []
         with torch.inference_mode():
             self._runner = Runner(
@@ -216,12 +216,6 @@ class Engine:
     def _receive(self, talk: Talk | None) -> None:
         if talk is not None:
             self._loop.receive(talk)
-
-
-def _choose_linear(model: SaccadeForConditionalGeneration) -> LinearPath:
-    if model.device.type == "cpu":
-        return choose_linear(model.dtype)
-    return LinearPath(model.dtype, f"library kernels of the {model.device.type}", routed=False)
 
 
 def _refuse_own_rules(model: SaccadeForConditionalGeneration) -> None:

@@ -164,11 +164,12 @@ class Loop:
                 self._enter([talk])
 
     def _advance(self) -> None:
-        """Make one token of every conversation, and tell those that have arrived."""
+        """Tell the tokens that are there, make one more of every conversation, and tell those that come."""
         try:
+            self._hear(self._runner.collect(wait=False))
             self._runner.close_ranks()
             self._runner.step()
-            arrived = self._runner.collect()
+            arrived = self._runner.collect(wait=True)
         except Exception as error:  # noqa: BLE001  (as above)
             failed = list(self._talks.values())
             self._talks.clear()
@@ -176,6 +177,9 @@ class Loop:
             for talk in failed:
                 talk.ticket.fail(error)
             return
+        self._hear(arrived)
+
+    def _hear(self, arrived: list[tuple[Entry, int]]) -> None:
         for entry, token_id in arrived:
             if entry in self._talks:
                 self._tell(self._talks[entry], token_id)

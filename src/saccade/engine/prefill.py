@@ -73,6 +73,7 @@ def prepare(arrivals: Sequence[Arrival], spare: int, pad_id: int, device: torch.
         rows=_rows([one.slot for one in arrivals], device),
         positions=to_device(pad(places, spare, "right"), device),
         length=max(len(one.prompt) for one in arrivals),
+        start=places[0][0] if all(row == places[0] for row in places) else None,
     )
     return Prefill(
         window=window,

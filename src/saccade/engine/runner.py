@@ -158,14 +158,14 @@ class Runner:
             entry.asked += 1
         self._send(ids, [(entry.slot, entry) for entry in working])
 
-    def collect(self) -> list[tuple[Entry, int]]:
-        """Return the tokens that have arrived, in order; those of the oldest step are waited for.
+    def collect(self, *, wait: bool) -> list[tuple[Entry, int]]:
+        """Return the tokens that have arrived, in order; with `wait`, those of the oldest step are waited for.
 
         Returns:
             Entries with their tokens; `BROKEN` where the model's numbers are not finite.
         """
         arrived: list[tuple[Entry, int]] = []
-        while self._flights and (not arrived or self._flights[0].has_landed):
+        while self._flights and (self._flights[0].has_landed or (wait and not arrived)):
             flight = self._flights.popleft()
             if flight.landed is not None:
                 flight.landed.synchronize()
@@ -199,8 +199,10 @@ class Runner:
                 self.leave(entry, broken=True)
 
     def close_ranks(self) -> None:
-        """Move conversations from the last slots into free ones before them, so that steps need fewer slots."""
+        """Move conversations from the last slots into free ones before them, where steps then take fewer slots."""
         used = [slot for slot, entry in enumerate(self._in_work) if entry is not None]
+        if not used or self.path.batch(used[-1] + 1) == self.path.batch(len(used)):
+            return
         for target in range(len(used)):
             if self._in_work[target] is None:
                 self._move(used.pop(), target)

@@ -26,11 +26,13 @@ class Window:
         rows: Slot of each row of the batch `[batch]`, or a slice of consecutive slots, which is read without a copy.
         positions: Where the new keys and values of each row go `[batch, new]`.
         length: Positions that can be read, counted from the start of a slot.
+        start: The first of the positions where they follow one another and are the same for every row, else None.
     """
 
     rows: torch.Tensor | slice
     positions: torch.Tensor
     length: int
+    start: int | None = None
 
 
 class SlotLayer(CacheLayerMixin):
@@ -58,17 +60,10 @@ class SlotLayer(CacheLayerMixin):
         """Write states `[batch, heads, new, head_dim]`; return what the window reads, `[batch, heads, length, dim]`."""
         window = self.window
         assert window is not None
-        read = []
-        for store, states in zip(self.buffers, (key_states, value_states), strict=True):
-            if isinstance(window.rows, slice):
-                rows = store[window.rows]
-                index = window.positions[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
-                rows.scatter_(2, index, states)
-                read.append(rows[:, :, : window.length])
-            else:
-                store[window.rows[:, None], :, window.positions] = states.transpose(1, 2)
-                read.append(store[window.rows, :, : window.length])
-        return read[0], read[1]
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
+            _write(buffer, states, window)
+        keys, values = (buffer[window.rows, :, : window.length] for buffer in self.buffers)
+        return keys, values
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Do nothing: the buffers are there from the start."""
@@ -84,6 +79,17 @@ class SlotLayer(CacheLayerMixin):
     def get_max_length(self) -> int:
         """Return how many positions a conversation may take."""
         return self.buffers[0].shape[2] - _SPARE
+
+
+def _write(buffer: torch.Tensor, states: torch.Tensor, window: Window) -> None:
+    """Put `[batch, heads, new, head_dim]` into a buffer, the fastest way that the window allows."""
+    if not isinstance(window.rows, slice):
+        buffer[window.rows[:, None], :, window.positions] = states.transpose(1, 2)
+    elif window.start is not None:
+        buffer[window.rows, :, window.start : window.start + states.shape[2]] = states
+    else:
+        index = window.positions[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
+        buffer[window.rows].scatter_(2, index, states)
 
 
 class Slots(Cache):

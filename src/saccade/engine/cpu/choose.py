@@ -32,8 +32,10 @@ class LinearPath:
         return LowPrecisionWeights(self.activations) if self.routed else nullcontext()
 
 
-def choose_linear(weights: torch.dtype) -> LinearPath:
-    """Choose the path for a model with weights of a dtype on this CPU; compiles the kernel at its first use."""
+def choose_linear(weights: torch.dtype, device: torch.device) -> LinearPath:
+    """Choose the path for a model with weights of a dtype on a device; compiles the CPU's kernel at its first use."""
+    if device.type != "cpu":
+        return LinearPath(weights, f"library kernels of the {device.type}", False)
     if weights != torch.bfloat16:
         return LinearPath(weights, f"library: the weights are {str(weights).removeprefix('torch.')}", False)
     kernel, unit = load_kernel(), _matrix_unit()

@@ -93,5 +93,6 @@ def _scratch(size: int) -> torch.Tensor:
     """A float32 vector of `size` numbers, the same memory at every call of a thread."""
     kept: torch.Tensor | None = getattr(_local, "scratch", None)
     if kept is None or kept.numel() < size:
-        kept = _local.scratch = torch.empty(size)
+        with torch.inference_mode(False):  # a tensor made for inference could not be written outside of it
+            kept = _local.scratch = torch.empty(size)
     return kept[:size]
