@@ -49,7 +49,7 @@ def stage(study: Study) -> Stage:
 
     All questions of a picture are asked in one conversation, which shows no other: visual tokens are most of the work.
     """
-    asked, questions = question_types(study.families), nano().stages[-1]
+    asked, questions = question_types(study.families), nano().stage("questions")
     return questions.model_copy(
         update={
             "steps": study.steps,

@@ -18,13 +18,14 @@ def nano() -> Recipe:
 
     The paper's first stage teaches projector and SAP captions under a pretrained decoder. Nano's decoder starts from
     nothing, and one that learns captions, in which the query tokens come last, learns to do without them: after that it
-    never looks through them. So it begins with questions, about one family, until the queries point.
+    never looks through them. So it begins with questions, about one family, until the queries point. The last stage
+    asks more of what is learned late: numbers and words, letter by letter, and who is nearest to whom.
     """
     return Recipe(
         name="nano",
         preset="nano",
         tokenizer="nano",
-        description="a tiny model of the rendered world: it knows colored shapes and digits, nothing else",
+        description="a tiny model of the rendered world: it knows colored shapes, digits and charts, nothing else",
         stages=(
             _patches(
                 "patches",
@@ -61,6 +62,16 @@ def nano() -> Recipe:
                 second_picture=0.06,
                 small_talk=0.06,
             ),
+            _questions(
+                "closer",
+                steps=8000,
+                families={"objects": 0.25, "digits": 0.25, "text": 0.35, "clutter": 0.08, "charts": 0.07},
+                emphasis={"nearest": 8.0, "count": 2.0, "number": 4.0, "word": 2.0, "difference": 2.0},
+                describe=0.05,
+                second_picture=0.06,
+                small_talk=0.06,
+                lr=8e-4,
+            ),
         ),
     )
 
@@ -71,7 +82,7 @@ def nano_hd() -> Recipe:
     The paper says that HD unfreezes the tower; the reference's tower never gets a gradient. Here it does.
     """
     parent = nano()
-    questions = parent.stages[-1]
+    questions = parent.stage("questions")
     return parent.model_copy(
         update={
             "name": "nano_hd",
@@ -105,7 +116,7 @@ def nano_flashvl(layout: str) -> Recipe:
     """
     parent = nano()
     groups = (Group(pattern=ALL_BUT_TOWER_AND_QUERY, lr=1e-3),)
-    questions = parent.stages[-1].model_copy(update={"groups": groups, "families": WORLD_IN_TILES})
+    questions = parent.stage("questions").model_copy(update={"groups": groups, "families": WORLD_IN_TILES})
     captions = Stage(
         name="captions",
         task="captions",
@@ -128,12 +139,12 @@ def nano_flashvl(layout: str) -> Recipe:
     )
 
 
-def _questions(name: str, steps: int, families: dict[str, float], **fields: Any) -> Stage:
+def _questions(name: str, steps: int, families: dict[str, float], lr: float = 1e-3, **fields: Any) -> Stage:
     """A stage in which all but the tower learns from questions."""
     return Stage(
         name=name,
         task="questions",
-        groups=(Group(pattern=f"{ALL_BUT_TOWER_AND_QUERY}|embedded_query", lr=1e-3),),
+        groups=(Group(pattern=f"{ALL_BUT_TOWER_AND_QUERY}|embedded_query", lr=lr),),
         steps=steps,
         pictures=16,
         questions=5,

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from saccade.config import Frozen
+from saccade.errors import ConfigError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -102,3 +103,14 @@ class Recipe(Frozen):
         if self.base_modules is not None and self.base is None:
             raise ValueError("base_modules are taken from a base: name one, or leave them out")
         return self
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage of a name.
+
+        Raises:
+            ConfigError: when there is none.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise ConfigError(f"the recipe {self.name} has no stage {name!r}: it has {[one.name for one in self.stages]}")
