@@ -9,6 +9,8 @@ from saccade.train.stages import Group, Recipe, Stage
 
 WORLD = {"objects": 0.4, "digits": 0.2, "clutter": 0.1, "text": 0.2, "charts": 0.1}
 WORLD_IN_TILES = {"objects": 0.25, "digits": 0.1, "clutter": 0.1, "text": 0.2, "charts": 0.1, "seams": 0.25}
+SHEETS = {"practice": 0.55, "objects": 0.1, "digits": 0.1, "clutter": 0.07, "text": 0.12, "charts": 0.06}
+PAGES = {"pages": 0.45, "practice": 0.2, "objects": 0.1, "digits": 0.08, "clutter": 0.08, "text": 0.05, "charts": 0.04}
 OPTIMIZER: dict[str, Any] = {"weight_decay": 0.05, "betas": (0.9, 0.98)}
 ALL_BUT_TOWER_AND_QUERY = "compressor|multi_modal_projector|language_model|lm_head"
 
@@ -27,31 +29,8 @@ def nano() -> Recipe:
         tokenizer="nano",
         description="a tiny model of the rendered world: it knows colored shapes, digits and charts, nothing else",
         stages=(
-            _patches(
-                "patches",
-                steps=3600,
-                families={
-                    "practice": 0.55,
-                    "objects": 0.1,
-                    "digits": 0.1,
-                    "clutter": 0.07,
-                    "text": 0.12,
-                    "charts": 0.06,
-                },
-            ),
-            _patches(
-                "reading",
-                steps=2800,
-                families={
-                    "pages": 0.45,
-                    "practice": 0.2,
-                    "objects": 0.1,
-                    "digits": 0.08,
-                    "clutter": 0.08,
-                    "text": 0.05,
-                    "charts": 0.04,
-                },
-            ),
+            _patches("patches", steps=3600, families=SHEETS),
+            _patches("reading", steps=2800, families=PAGES),
             _questions("looking", steps=700, families={"objects": 1.0}, schedule="constant_with_warmup"),
             _questions(
                 "questions",
