@@ -15,7 +15,6 @@ from saccade.bench.feeds import Layout, lay_out
 from saccade.bench.subjects import Generating, Pixels, Prepared, Timeline, stages_of
 from saccade.bench.tasks import Ask
 from saccade.config import SaccadeConfig
-from saccade.engine.cpu import choose_linear
 from saccade.engine.kept import Kept
 from saccade.engine.pictures import PictureStore
 from saccade.engine.prompts import Prompt, Seen
@@ -62,28 +61,16 @@ class Engined:
     """
 
     def __init__(self, plain: Generating, room: Room) -> None:
-        model = plain.model
-        config: SaccadeConfig = model.config
         self.name = engine_name(plain.name)
         self.device, self.weights = plain.device, plain.weights
-        self._model = model
-        self._linear = choose_linear(model.dtype, self.device)
-        hushed = [token for token in (config.image_token_id, config.query_token_id) if token is not None]
-        with torch.inference_mode():
-            self._runner = Runner(
-                model,
-                hushed,
-                slots=room.slots,
-                length=room.length,
-                dtype=self._linear.activations,
-                opening=[],
-                prefix_bytes=0,
-                path="auto",
-            )
+        self._model = plain.model
+        self._runner = Runner(
+            plain.model, slots=room.slots, length=room.length, opening=[], prefix_bytes=0, path="auto"
+        )
         self._cold = self._store(0)
         self.held = self._runner.slots.num_bytes
         path = self._runner.path
-        self.way = f"engine, path {path.name}: {path.reason}; fast pixels; {self._linear.reason}"
+        self.way = f"engine, path {path.name}: {path.reason}; fast pixels; {self._runner.linear.reason}"
 
     def prepare(self, pictures: Sequence[Pixels], text_tokens: int) -> Prepared:
         """See `Subject.prepare`."""
@@ -132,9 +119,8 @@ class Engined:
 
     def _answer(self, prepared: Prepared, new_tokens: int, store: PictureStore, *, watched: bool = False) -> Timeline:
         stopwatch = Stopwatch(self.device)
-        linear = self._linear.mode()
         stages = stopwatch.watch(stages_of(self._model)) if watched else nullcontext()
-        with torch.inference_mode(), linear, stages:
+        with self._runner.at_work(), stages:
             start = stopwatch.now()
             seen = self._look(prepared.inputs["pictures"], store, stopwatch if watched else None)
             times = self._speak(prepared.inputs["layout"], seen, new_tokens)

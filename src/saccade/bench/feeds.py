@@ -7,15 +7,15 @@ their ids drawn once. Pictures of one call have one size.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedConfig
 
 from saccade.bench.subjects import Pixels, Prepared
 from saccade.config import SaccadeConfig
@@ -93,63 +93,17 @@ class OwnFeed:
 
 
 @dataclass(frozen=True)
-class SquareFeed:
-    """Inputs of a model that sees every picture as one square view: LLaVA-1.5."""
+class PeerFeed(ABC):
+    """Inputs of a peer, made by transformers' own picture processor.
 
-    config: PreTrainedConfig
+    Attributes:
+        config: The peer.
+        images: Its picture processor.
+    """
+
+    config: Any
     images: Any
-
-    def __call__(
-        self, pictures: Sequence[Pixels], text_tokens: int, device: torch.device, dtype: torch.dtype
-    ) -> Prepared:
-        """See `Feed`."""
-        found = self.images(list(pictures), return_tensors="pt")
-        tower = self.config.vision_config
-        visual = (tower.image_size // tower.patch_size) ** 2
-        return _peer(self.config, found, visual, len(pictures), text_tokens, device, dtype)
-
-
-@dataclass(frozen=True)
-class PatchFeed:
-    """Inputs of a model that keeps the picture's size: Qwen2-VL, its own picture processor."""
-
-    config: PreTrainedConfig
-    images: Any
-
-    def __call__(
-        self, pictures: Sequence[Pixels], text_tokens: int, device: torch.device, dtype: torch.dtype
-    ) -> Prepared:
-        """See `Feed`."""
-        found = self.images(list(pictures), return_tensors="pt")
-        visual = int(found["image_grid_thw"][0].prod()) // self.images.merge_size**2
-        ends = (self.config.vision_start_token_id,), (self.config.vision_end_token_id,)
-        prepared = _peer(self.config, found, visual, len(pictures), text_tokens, device, dtype, ends)
-        kinds = (prepared.inputs["input_ids"] == self.config.image_token_id).long()
-        return Prepared({**prepared.inputs, "mm_token_type_ids": kinds}, prepared.prompt_tokens, visual)
-
-
-@dataclass(frozen=True)
-class TileFeed:
-    """Inputs of a model that cuts the picture into tiles of so many tokens and a thumbnail: InternVL2."""
-
-    config: PreTrainedConfig
-    images: Any
-
-    def __call__(
-        self, pictures: Sequence[Pixels], text_tokens: int, device: torch.device, dtype: torch.dtype
-    ) -> Prepared:
-        """See `Feed`."""
-        found = self.images(list(pictures), return_tensors="pt")
-        visual = int(found.pop("num_patches")[0]) * int(self.config.image_seq_length)
-        return _peer(self.config, found, visual, len(pictures), text_tokens, device, dtype)
-
-
-@dataclass(frozen=True)
-class AnyresFeed:
-    """Inputs of a model that cuts the picture into tiles, drops their padding and ends each row: LLaVA-OneVision."""
-
-    config: PreTrainedConfig
-    images: Any
+    not_for_the_model: ClassVar[tuple[str, ...]] = ()
 
     def __call__(
         self, pictures: Sequence[Pixels], text_tokens: int, device: torch.device, dtype: torch.dtype
@@ -157,9 +111,69 @@ class AnyresFeed:
         """See `Feed`."""
         found = self.images(list(pictures), return_tensors="pt")
         height, width = pictures[0].shape[:2]
-        return _peer(self.config, found, self.tokens(width, height), len(pictures), text_tokens, device, dtype)
+        visual = self.visual_tokens(found, width, height)
+        first, last = self.ends()
+        before, after = _text(text_tokens - len(first) - len(last), self.config.text_config.vocab_size)
+        ids = [*before, *first, *[self.config.image_token_id] * visual, *last, *after]
+        moved = {
+            name: value.to(device, dtype if value.is_floating_point() else None)
+            for name, value in found.items()
+            if isinstance(value, Tensor) and name not in self.not_for_the_model
+        }
+        return Prepared(_rows(ids, len(pictures), device) | moved, len(ids), visual)
 
-    def tokens(self, width: int, height: int) -> int:
+    @abstractmethod
+    def visual_tokens(self, found: Any, width: int, height: int) -> int:
+        """Count the visual tokens of a picture from what the processor found, or from its size."""
+
+    def ends(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids that stand right before and behind the visual tokens, counted as text."""
+        return (), ()
+
+
+class SquareFeed(PeerFeed):
+    """Every picture as one square view: LLaVA-1.5."""
+
+    def visual_tokens(self, found: Any, width: int, height: int) -> int:
+        """See `PeerFeed`."""
+        tower = self.config.vision_config
+        return int((tower.image_size // tower.patch_size) ** 2)
+
+
+class PatchFeed(PeerFeed):
+    """Pictures keep their size: Qwen2-VL."""
+
+    def __call__(
+        self, pictures: Sequence[Pixels], text_tokens: int, device: torch.device, dtype: torch.dtype
+    ) -> Prepared:
+        """See `Feed`."""
+        prepared = super().__call__(pictures, text_tokens, device, dtype)
+        kinds = (prepared.inputs["input_ids"] == self.config.image_token_id).long()
+        return replace(prepared, inputs={**prepared.inputs, "mm_token_type_ids": kinds})
+
+    def visual_tokens(self, found: Any, width: int, height: int) -> int:
+        """See `PeerFeed`."""
+        return int(found["image_grid_thw"][0].prod()) // int(self.images.merge_size) ** 2
+
+    def ends(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """See `PeerFeed`."""
+        return (self.config.vision_start_token_id,), (self.config.vision_end_token_id,)
+
+
+class TileFeed(PeerFeed):
+    """Pictures cut into tiles of so many tokens and a thumbnail: InternVL2."""
+
+    not_for_the_model = ("num_patches",)
+
+    def visual_tokens(self, found: Any, width: int, height: int) -> int:
+        """See `PeerFeed`."""
+        return int(found["num_patches"][0]) * int(self.config.image_seq_length)
+
+
+class AnyresFeed(PeerFeed):
+    """Pictures cut into tiles, whose padding is dropped and whose rows get an end each: LLaVA-OneVision."""
+
+    def visual_tokens(self, found: Any, width: int, height: int) -> int:
         """Count the visual tokens of a picture as the model packs them: a thumbnail, and rows with an end each."""
         from transformers.image_processing_utils import select_best_resolution
 
@@ -176,27 +190,6 @@ class AnyresFeed:
         if shrink > 1.1:  # as the model has it
             rows, columns = int(rows // shrink), int(columns // shrink)
         return int(side**2 + rows * (columns + 1))
-
-
-def _peer(
-    config: Any,
-    found: Any,
-    visual: int,
-    batch: int,
-    text_tokens: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    ends: tuple[tuple[int, ...], tuple[int, ...]] = ((), ()),
-) -> Prepared:
-    """Lay out one prompt for all rows beside what a picture processor found."""
-    before, after = _text(text_tokens - len(ends[0]) - len(ends[1]), config.text_config.vocab_size)
-    ids = [*before, *ends[0], *[config.image_token_id] * visual, *ends[1], *after]
-    moved = {
-        name: value.to(device, dtype if value.is_floating_point() else None)
-        for name, value in found.items()
-        if isinstance(value, Tensor)
-    }
-    return Prepared(_rows(ids, batch, device) | moved, len(ids), visual)
 
 
 def _text(count: int, vocab: int) -> tuple[list[int], list[int]]:

@@ -102,6 +102,11 @@ class SaccadeConfig(PreTrainedConfig):
         """Visual tokens of one view, queries not counted."""
         return self.compressor.num_tokens(self.grid)
 
+    @property
+    def placeholder_ids(self) -> list[int]:
+        """Ids that stand for pictures and queries, which are never said."""
+        return [token for token in (self.image_token_id, self.query_token_id) if token is not None]
+
     def check(self) -> None:
         """Raise ConfigError where fields that are valid alone do not fit together; a model checks again when built."""
         self.image.check()

@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-import torch
-
-from saccade.engine.cpu import choose_linear
 from saccade.engine.loop import Loop
 from saccade.engine.paths import PathName
 from saccade.engine.pictures import PictureStore
@@ -22,7 +19,7 @@ from saccade.prompt.encode import encode
 from saccade.prompt.render import Segment
 from saccade.vlm.answers import Answer
 from saccade.vlm.chat import Conversation
-from saccade.vlm.generation import Sampling, SamplingOptions, placeholder_ids
+from saccade.vlm.generation import Sampling, SamplingOptions
 
 if TYPE_CHECKING:
     from saccade.model import SaccadeForConditionalGeneration
@@ -81,19 +78,15 @@ class Engine:
         self.vlm = vlm
         model, processor = vlm.model, vlm.processor
         _refuse_own_rules(model)
-        self._linear = choose_linear(model.dtype, model.device)
         opening = [Segment(processor.prompt.opening)] if processor.prompt.opening else []
-        with torch.inference_mode():
-            self._runner = Runner(
-                model,
-                placeholder_ids(processor),
-                slots=slots,
-                length=min(length, getattr(model.config.text_config, "max_position_embeddings", None) or length),
-                dtype=self._linear.activations,
-                opening=encode(opening, processor.tokenizer, []).input_ids,
-                prefix_bytes=prefix_megabytes * _MEGABYTE,
-                path=path,
-            )
+        self._runner = Runner(
+            model,
+            slots=slots,
+            length=min(length, getattr(model.config.text_config, "max_position_embeddings", None) or length),
+            opening=encode(opening, processor.tokenizer, []).input_ids,
+            prefix_bytes=prefix_megabytes * _MEGABYTE,
+            path=path,
+        )
         self._pictures = PictureStore(
             model.config.image,
             model.device,
@@ -106,7 +99,6 @@ class Engine:
             vlm,
             self._runner,
             self._pictures,
-            self._linear,
             batch_tokens=batch_tokens,
             batch_views=batch_views,
             wake=lambda: self._arrivals.put(None),
@@ -170,7 +162,7 @@ class Engine:
         return {
             "path": path.name,
             "reason": path.reason,
-            "linear": self._linear.reason,
+            "linear": self._runner.linear.reason,
             "slots": self._runner.slots.count,
             "length": self._runner.slots.length,
             "slot_bytes": self._runner.slots.num_bytes,

@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -48,14 +49,19 @@ class Kept(Generic[_Value]):
 
     def get(self, key: str) -> _Value | None:
         """Return the thing of a key, or None, and count which."""
+        found = self.first([key])
+        return None if found is None else found[1]
+
+    def first(self, keys: Sequence[str]) -> tuple[int, _Value] | None:
+        """Return the first of some keys that is there, by its place among them, with its thing: one hit or one miss."""
         with self._lock:
-            found = self._held.get(key)
-            if found is None:
-                self.counts.misses += 1
-                return None
-            self.counts.hits += 1
-            self._held.move_to_end(key)
-            return found[0]
+            for index, key in enumerate(keys):
+                if key in self._held:
+                    self.counts.hits += 1
+                    self._held.move_to_end(key)
+                    return index, self._held[key][0]
+            self.counts.misses += bool(keys)
+            return None
 
     def put(self, key: str, value: _Value, num_bytes: int) -> None:
         """Keep a thing that takes `num_bytes`; one that is larger than the whole store is not kept."""

@@ -5,13 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import torch
-
-from saccade.engine.cpu import LinearPath
 from saccade.engine.pictures import PictureStore
 from saccade.engine.runner import BROKEN, Entry, Runner
 from saccade.engine.talks import Talk
@@ -34,7 +30,6 @@ class Loop:
         vlm: The model.
         runner: Its slots.
         pictures: What opens and keeps pictures.
-        linear: How its linear layers run.
         batch_tokens: Most tokens, padding included, of prompts that enter together.
         batch_views: Most views that the tower sees at once; a single question may have more.
         wake: Called when a picture is open, from another thread.
@@ -45,7 +40,6 @@ class Loop:
         vlm: VLM,
         runner: Runner,
         pictures: PictureStore,
-        linear: LinearPath,
         *,
         batch_tokens: int,
         batch_views: int,
@@ -54,7 +48,6 @@ class Loop:
         self._model, self._processor = vlm.model.model, vlm.processor
         self._runner = runner
         self._pictures = pictures
-        self._linear = linear
         self._batch_tokens, self._batch_views = batch_tokens, batch_views
         self._wake = wake
         declared = vlm.model.generation_config.eos_token_id
@@ -73,7 +66,7 @@ class Loop:
 
     def step(self) -> bool:
         """Move everything on by one piece of work; False where nothing could be moved."""
-        with torch.inference_mode(), self._on_device(), self._linear.mode():
+        with self._runner.at_work():
             waiting = len(self._waiting)
             self._drop_cancelled()
             self._open()
@@ -91,11 +84,6 @@ class Loop:
                 talk.ticket.fail(error)
         self._talks.clear()
         self._waiting.clear()
-
-    def _on_device(self) -> AbstractContextManager[object]:
-        """Make the model's device the current one: a thread begins with the first."""
-        device = self._model.device
-        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     def _drop_cancelled(self) -> None:
         for talk in [talk for talk in self._waiting if talk.ticket.cancelled]:

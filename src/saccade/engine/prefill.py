@@ -12,6 +12,8 @@ from saccade.engine.slots import Slots, Window, to_device
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.roles import TEXT, is_query
 
+_PAD_ID = 0  # any id of the decoder: what padding becomes is never read
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -55,13 +57,12 @@ class Prefill:
     image_tokens_before: torch.Tensor
 
 
-def prepare(arrivals: Sequence[Arrival], spare: int, pad_id: int, device: torch.device) -> Prefill:
+def prepare(arrivals: Sequence[Arrival], spare: int, device: torch.device) -> Prefill:
     """Lay arrivals out as tensors.
 
     Args:
         arrivals: At least one.
         spare: The position that padding is written to.
-        pad_id: Any id of the decoder.
         device: Where the model is.
     """
     roles = pad([one.prompt.roles[one.held :] for one in arrivals], TEXT, "right")
@@ -77,7 +78,7 @@ def prepare(arrivals: Sequence[Arrival], spare: int, pad_id: int, device: torch.
     )
     return Prefill(
         window=window,
-        input_ids=to_device(pad([one.prompt.ids[one.held :] for one in arrivals], pad_id, "right"), device),
+        input_ids=to_device(pad([one.prompt.ids[one.held :] for one in arrivals], _PAD_ID, "right"), device),
         roles=to_device(roles, device),
         last=to_device([len(row) - 1 for row in places], device),
         visual_tokens=_new_tokens(arrivals),

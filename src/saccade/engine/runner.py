@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
+from saccade.engine.cpu import choose_linear
 from saccade.engine.decode import State
 from saccade.engine.kept import Kept
 from saccade.engine.paths import Path, PathName, choose_path
@@ -33,12 +35,14 @@ class Entry:
         sampling: How its tokens are chosen.
         slot: Where it is; -1 before and after.
         asked: Tokens of the answer that have been asked of the device.
+        beginnings: Lengths and keys of what of the prompt may be kept, longest first.
     """
 
     prompt: Prompt
     sampling: Sampling
     slot: int = -1
     asked: int = 0
+    beginnings: list[tuple[int, str]] = field(default_factory=list)
 
     @property
     def wants(self) -> bool:
@@ -72,6 +76,7 @@ class Runner:
     Attributes:
         slots: Keys and values of everything in work.
         path: How decoding steps run.
+        linear: How linear layers run.
         prefixes: Beginnings of prompts that are kept for the next one, by `Prompt.key`.
 
     Raises:
@@ -82,11 +87,9 @@ class Runner:
     def __init__(
         self,
         model: SaccadeForConditionalGeneration,
-        hushed: list[int],
         *,
         slots: int,
         length: int,
-        dtype: torch.dtype,
         opening: list[int],
         prefix_bytes: int,
         path: PathName | Literal["auto"],
@@ -102,13 +105,25 @@ class Runner:
             )
         device = model.device
         self.model = model
-        self.slots = Slots(text, slots, length, dtype=dtype, device=device)
-        self._state = State.empty(slots, length, text.vocab_size, hushed, device)
+        self.linear = choose_linear(model.dtype, device)
+        with torch.inference_mode():
+            self.slots = Slots(text, slots, length, dtype=self.linear.activations, device=device)
+            self._state = State.empty(slots, length, text.vocab_size, model.config.placeholder_ids, device)
         self.path: Path = choose_path(path, model, self.slots, self._state, stride)
         self.prefixes: Kept[torch.Tensor] = Kept(prefix_bytes)
         self._opening = opening
         self._in_work: list[Entry | None] = [None] * slots
         self._flights: deque[_Flight] = deque()
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Be in the state in which the model, its tower too, is to be called; `enter` and `step` belong inside."""
+        device = self.model.device
+        current = (
+            torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+        )  # a thread begins with the first
+        with torch.inference_mode(), current, self.linear.mode():
+            yield
 
     @property
     def free(self) -> int:
@@ -136,7 +151,7 @@ class Runner:
             self._in_work[entry.slot] = entry
         arrivals = [Arrival(entry.prompt, entry.slot, self._recall(entry)) for entry in entries]
         device = self._state.tokens.device
-        logits = prefill(self.model, self.slots, prepare(arrivals, self.slots.spare, pad_id=0, device=device))
+        logits = prefill(self.model, self.slots, prepare(arrivals, self.slots.spare, device))
         slots = to_device([entry.slot for entry in entries], device)
         self._set_up(entries, slots)
         last = self._state.positions[slots] - 1
@@ -233,26 +248,25 @@ class Runner:
 
     def _recall(self, entry: Entry) -> int:
         """Put the longest beginning of the prompt that is kept into the slot, and return its length."""
-        keys = self._keys(entry)
-        for length, key in keys:
-            if key in self.prefixes or (length, key) == keys[-1]:  # one question to the store for one prompt
-                stored = self.prefixes.get(key)
-                if stored is not None:
-                    self.slots.copy_in(entry.slot, stored)
-                    return length
-        return 0
+        entry.beginnings = self._beginnings(entry.prompt)
+        found = self.prefixes.first([key for _, key in entry.beginnings])
+        if found is None:
+            return 0
+        index, stored = found
+        self.slots.copy_in(entry.slot, stored)
+        return entry.beginnings[index][0]
 
     def _remember(self, entry: Entry) -> None:
         """Keep the beginnings of a prompt that stands in its slot."""
-        for length, key in self._keys(entry):
+        for length, key in entry.beginnings:
             num_bytes = length * self.slots.position_bytes
             if key not in self.prefixes and num_bytes <= self.prefixes.max_bytes:
                 self.prefixes.put(key, self.slots.copy_out(entry.slot, length), num_bytes)
 
-    def _keys(self, entry: Entry) -> list[tuple[int, str]]:
+    def _beginnings(self, prompt: Prompt) -> list[tuple[int, str]]:
         """Lengths and keys of the beginnings of a prompt that may be kept, longest first."""
-        lengths = entry.prompt.reusable(self._opening) if self.prefixes.max_bytes else ()
-        return [(length, entry.prompt.key(length)) for length in lengths]
+        lengths = prompt.reusable(self._opening) if self.prefixes.max_bytes else ()
+        return [(length, prompt.key(length)) for length in lengths]
 
     def _send(self, ids: torch.Tensor, entries: list[tuple[int, Entry]], *, first: bool = False) -> None:
         """Start tokens on their way to the host."""

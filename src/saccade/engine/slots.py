@@ -98,7 +98,6 @@ class Slots(Cache):
     Attributes:
         count: Conversations it holds.
         length: Positions of each.
-        spare: The position that padding writes to.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class Slots(Cache):
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
             raise ConfigError("the decoder has layers that do not attend to everything before: use plain generate")
-        self.count, self.length, self.spare = count, length, length
+        self.count, self.length = count, length
         shape = (count, heads, length + _SPARE, dim)
         self._slots = [
             SlotLayer(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
@@ -121,6 +120,11 @@ class Slots(Cache):
         for layer in self._slots:
             layer.window = window
         return self
+
+    @property
+    def spare(self) -> int:
+        """The position that padding writes to, behind all others."""
+        return self.length
 
     @property
     def num_bytes(self) -> int:

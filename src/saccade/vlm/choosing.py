@@ -16,7 +16,6 @@ from saccade.prompt.conversation import parse_messages
 from saccade.prompt.encode import IGNORE, Encoded, encode, end_token_id
 from saccade.prompt.render import render_chat
 from saccade.vlm.chat import Conversation
-from saccade.vlm.generation import placeholder_ids
 from saccade.vlm.inputs import pad_inputs
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def choose(
     shared = _shared(rows)
     _check_room(model, shared, rows, options)
     prompt = pad_inputs([Encoded(*(part[:shared] for part in _parts(rows[0])))], [pictures], processor)
-    never = placeholder_ids(processor)
+    never = model.config.placeholder_ids
     with torch.inference_mode():
         inputs = {name: tensor.to(model.device) for name, tensor in prompt.items()}
         begun: Any = model(**inputs, use_cache=True, logits_to_keep=1)

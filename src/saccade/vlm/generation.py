@@ -64,20 +64,15 @@ class Sampling:
             raise ConfigError(f"top_p is {self.top_p}: it must be at least {_LEAST_TOP_P} and at most 1")
 
 
-def placeholder_ids(processor: SaccadeProcessor) -> list[int]:
-    """Return the ids that stand for pictures and queries, which are never said."""
-    return [i for i in (processor.image_token_id, processor.query_token_id) if i is not None]
-
-
-def generation_config(processor: SaccadeProcessor, sampling: Sampling, stops: Sequence[int]) -> GenerationConfig:
-    """Return transformers' form of `sampling`; answers end at `stops`, and placeholders can never be generated."""
+def generation_config(never: Sequence[int], sampling: Sampling, stops: Sequence[int]) -> GenerationConfig:
+    """Return transformers' form of `sampling`; answers end at `stops`, and hold no id of `never`."""
     drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling.temperature else {}
     return GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
         do_sample=bool(drawn),
         eos_token_id=list(stops),
         pad_token_id=stops[0],
-        suppress_tokens=placeholder_ids(processor),
+        suppress_tokens=list(never),
         **drawn,
     )
 
@@ -169,7 +164,7 @@ def generate(
 
     listener = Listener(stopwatch, take)
     settings: dict[str, Any] = {
-        "generation_config": generation_config(processor, sampling, stops),
+        "generation_config": generation_config(model.config.placeholder_ids, sampling, stops),
         "streamer": listener,
     }
     if stop is not None:
