@@ -65,7 +65,7 @@ def test_variants_are_models_and_blocks_name_them(name):
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_stage_emphasizes_what_their_families_ask(name):
     stage = cell.stage(STUDIES[name])
-    assert stage.emphasis.keys() <= question_types(STUDIES[name].families)
+    assert stage.task.emphasis.keys() <= question_types(STUDIES[name].families)
     assert stage.steps == STUDIES[name].steps
 
 
@@ -166,7 +166,7 @@ def test_cached_patches_give_the_loss_of_the_pictures(named, preset, tmp_path, m
     assert len(list(tmp_path.iterdir())) == 1
     losses = []
     for stored in (None, patches):
-        data = QuestionDataset(**shared, patches=stored, stage=cell.stage(named))
+        data = QuestionDataset(**shared, patches=stored, task=cell.stage(named).task)
         with torch.no_grad():
             losses.append(model(**encoder.collate([data[2], data[5]])).loss)
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=1e-3)
@@ -261,7 +261,7 @@ def test_the_page_keeps_the_studies_that_were_run_before(tmp_path, base, ran):
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        (lambda patch: patch.setattr(cell, "PICTURES", 17), "stage.pictures"),
+        (lambda patch: patch.setattr(cell, "PICTURES", 17), "stage.batch"),
         (lambda patch: patch.setattr(cell, "QUESTIONS", 9), "questions"),
         (lambda patch: patch.setattr(scenes, "WORLD_VERSION", "next"), "world"),
         (lambda patch: patch.setattr(cell, "digest", lambda model: "another"), "tower"),

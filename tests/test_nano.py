@@ -8,7 +8,7 @@ import pytest
 
 import saccade
 from saccade.evaluate import evaluate_world
-from saccade.train.recipes import nano
+from saccade.train.recipes.nano_recipes import nano
 
 REPO = Path(__file__).resolve().parents[1]
 RESULTS = REPO / "docs" / "results"

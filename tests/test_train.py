@@ -18,12 +18,15 @@ from saccade.data.scenes.frozen import _QUOTAS
 from saccade.errors import ConfigError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.roles import IMAGE
+from saccade.train.loop import train_stage
 from saccade.train.patches import patch_middles
 from saccade.train.progress import StopOnInterrupt
 from saccade.train.questions import CaptionDataset, Encoder, QuestionDataset, spread
-from saccade.train.recipes import RECIPES, nano, nano_flashvl, nano_hd, recipe
-from saccade.train.run import load_tokenizer, run_recipe, train_stage
+from saccade.train.recipes import RECIPES, recipe
+from saccade.train.recipes.nano_recipes import nano, nano_flashvl, nano_hd
+from saccade.train.run import load_tokenizer, run_recipe
 from saccade.train.stages import Group, Recipe, Stage
+from saccade.train.tasks import Questions
 from saccade.train.trainer import assign_groups
 from saccade.train.world import Pictures, StoredPatches, question_types
 from saccade.vlm import load
@@ -43,10 +46,9 @@ def small_model() -> SaccadeForConditionalGeneration:
 
 def stage(task: str, **changes: object) -> Stage:
     pattern = "vision_tower|heads" if task == "patches" else "compressor|projector|language_model|lm_head|query"
-    fields = {
-        "name": task, "task": task, "groups": (Group(pattern=pattern, lr=1e-3),), "steps": 4, "pictures": 3,
-        "questions": 4, "turns": 2, "families": FAMILIES,
-    }  # fmt: skip
+    more = {"questions": 4, "turns": 2} if task == "questions" else {}
+    taught = {"kind": task, "families": FAMILIES, **more, **changes.pop("asked", {})}
+    fields = {"name": task, "task": taught, "groups": (Group(pattern=pattern, lr=1e-3),), "steps": 4, "batch": 3}
     return Stage(**(fields | changes))
 
 
@@ -82,7 +84,7 @@ def test_resumed_equals_uninterrupted(task, tokenizer, tmp_path, monkeypatch):
     whole, parts = small_model(), small_model()
     log = tmp_path / "log.jsonl"
     train_stage(whole, tokenizer, stage(task), tmp_path / "whole", log=log, seed=3, workers=0)
-    monkeypatch.setattr("saccade.train.run.StopOnInterrupt", _InterruptAt)
+    monkeypatch.setattr("saccade.train.loop.StopOnInterrupt", _InterruptAt)
     with pytest.raises(KeyboardInterrupt):
         train_stage(parts, tokenizer, stage(task), tmp_path / "parts", log=log, seed=3, workers=0)
     assert (tmp_path / "parts" / "checkpoint-2").is_dir()
@@ -178,7 +180,7 @@ def test_the_first_scenes_show_every_type_of_question():
 
 
 def test_emphasis_on_what_no_family_asks_is_refused(tokenizer, tmp_path):
-    wrong = stage("questions", emphasis={"side": 2.0, "vlaue": 2.0})
+    wrong = stage("questions", asked={"emphasis": {"side": 2.0, "vlaue": 2.0}})
     with pytest.raises(ConfigError, match=r"emphasizes vlaue, but its families ask only for color, count, "):
         train_stage(small_model(), tokenizer, wrong, tmp_path, log=tmp_path / "log", seed=0)
 
@@ -188,7 +190,8 @@ def test_recipes_are_of_known_presets_and_emphasize_what_is_asked(name):
     known = recipe(name)
     presets.preset(known.preset).check()
     for part in known.stages:
-        assert part.emphasis.keys() <= question_types(part.families)
+        if isinstance(part.task, Questions):
+            assert part.task.emphasis.keys() <= question_types(part.task.families)
 
 
 def test_groups_that_overlap_or_miss_are_errors():
@@ -215,7 +218,7 @@ def test_recipe_refuses_stages_of_one_name():
 
 
 def test_a_recipe_may_start_from_a_models_weights(tmp_path):
-    short = nano_hd().stages[0].model_copy(update={"steps": 1, "pictures": 1})
+    short = nano_hd().stages[0].model_copy(update={"steps": 1, "batch": 1})
     short = short.model_copy(update={"groups": (Group(pattern="lm_head.bias", lr=1e-9),)})
     folder = run_recipe(nano_hd().model_copy(update={"stages": (short,)}), tmp_path, workers=0)
     trained, bundled = load(folder, dtype="float32").model, load(dtype="float32").model
@@ -233,7 +236,7 @@ def test_a_recipe_may_start_from_a_models_weights(tmp_path):
 
 def test_a_recipe_may_start_from_some_modules_of_another_model(tmp_path):
     parent = nano_flashvl("iss")
-    tiny = {"steps": 1, "pictures": 1, "groups": (Group(pattern="lm_head", lr=1e-3),)}
+    tiny = {"steps": 1, "batch": 1, "groups": (Group(pattern="lm_head", lr=1e-3),)}
     short = parent.model_copy(update={"stages": tuple(part.model_copy(update=tiny) for part in parent.stages)})
     trained, bundled = load(run_recipe(short, tmp_path, workers=0), dtype="float32").model, load(dtype="float32").model
     assert trained.config.tokens_per_view == 49
@@ -255,7 +258,7 @@ def test_two_pictures_in_tiles_leave_room_for_words():
 def test_the_hd_recipe_trains_the_tower(tokenizer, tmp_path):
     model = SaccadeForConditionalGeneration(presets.nano_hd())
     before = {name: value.clone() for name, value in model.model.vision_tower.state_dict().items()}
-    short = nano_hd().stages[0].model_copy(update={"steps": 1, "pictures": 1, "warmup": 0.0})
+    short = nano_hd().stages[0].model_copy(update={"steps": 1, "batch": 1, "warmup": 0.0})
     train_stage(model, tokenizer, short, tmp_path / "stage", log=tmp_path / "log.jsonl", seed=0, workers=0)
     after = model.model.vision_tower.state_dict()
     assert all(not torch.equal(after[name], before[name]) for name in before if "weight" in name)
@@ -271,8 +274,8 @@ def test_pictures_follow_their_shares_and_never_repeat():
 def questions(tokenizer, **changes):
     config = presets.nano()
     families = {"objects": 1.0}
-    asked = stage("questions", questions=5, families=families, **changes)
-    return QuestionDataset(families, 8, config.image, encoder=Encoder(config, tokenizer), stage=asked)
+    asked = Questions(**{"families": families, "questions": 5, "turns": 2, **changes})
+    return QuestionDataset(families, 8, config.image, encoder=Encoder(config, tokenizer), task=asked)
 
 
 def spoken(tokenizer, sample):

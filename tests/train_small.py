@@ -9,9 +9,13 @@ import torch
 
 from saccade import presets
 from saccade.config import SaccadeConfig
-from saccade.train import run as training
+from saccade.train import loop
 from saccade.train.progress import StopOnInterrupt
+from saccade.train.run import run_recipe
 from saccade.train.stages import Group, Recipe, Stage
+from saccade.train.tasks import Patches, Questions
+
+FAMILIES = {"objects": 1.0}
 
 
 def small() -> SaccadeConfig:
@@ -27,13 +31,12 @@ def small() -> SaccadeConfig:
 def recipe() -> Recipe:
     tower = Stage(
         name="tower",
-        task="patches",
+        task=Patches(families=FAMILIES),
         groups=(Group(pattern="vision_tower|heads", lr=1e-4),),
         steps=2,
-        pictures=4,
-        families={"objects": 1.0},
+        batch=4,
     )
-    asked = {"name": "asked", "task": "questions", "questions": 3, "turns": 2, "steps": 20}
+    asked = {"name": "asked", "task": Questions(families=FAMILIES, questions=3, turns=2), "steps": 20}
     rest = (Group(pattern="compressor|projector|language_model|lm_head|query", lr=1e-4),)
     questions = tower.model_copy(update={**asked, "groups": rest})
     return Recipe(name="small", preset="small", tokenizer="nano", stages=(tower, questions))
@@ -52,5 +55,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     presets.PRESETS["small"] = small
     if len(sys.argv) > 2:
-        training.StopOnInterrupt = InterruptLast  # type: ignore[misc]
-    training.run_recipe(recipe(), Path(sys.argv[1]), workers=0)
+        loop.StopOnInterrupt = InterruptLast  # type: ignore[misc]
+    run_recipe(recipe(), Path(sys.argv[1]), workers=0)

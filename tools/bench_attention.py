@@ -18,9 +18,9 @@ import torch
 from saccade import presets
 from saccade.evaluate.provenance import made_with
 from saccade.model import SaccadeForConditionalGeneration
-from saccade.train.patches import PatchDataset, PatchPretraining, collate_patches
-from saccade.train.questions import Encoder, QuestionDataset
-from saccade.train.recipes import nano
+from saccade.train.build import build_lesson
+from saccade.train.patches import PatchPretraining
+from saccade.train.recipes.nano_recipes import nano
 from saccade.train.run import load_tokenizer
 
 BACKENDS = ("eager", "sdpa")
@@ -29,21 +29,13 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 def batches() -> dict[str, dict[str, torch.Tensor]]:
     """One batch for each kind of stage, at the recipe's sizes."""
-    recipe, config = nano(), presets.nano()
-    encoder = Encoder(config, load_tokenizer(recipe.tokenizer))
-    patches, questions = recipe.stages[0], recipe.stages[-1]
-    labelled = PatchDataset(patches.families, patches.pictures, config.image, grid=config.grid)
-    asked = QuestionDataset(
-        questions.families,
-        questions.pictures,
-        config.image,
-        encoder=encoder,
-        stage=questions,
-    )
-    return {
-        "patches": collate_patches(config, [labelled[number] for number in range(len(labelled))]),
-        "questions": encoder.collate([asked[number] for number in range(len(asked))]),
-    }
+    recipe, model = nano(), SaccadeForConditionalGeneration(presets.nano())
+    tokenizer = load_tokenizer(recipe.tokenizer)
+    made: dict[str, dict[str, torch.Tensor]] = {}
+    for stage in (recipe.stages[0], recipe.stages[-1]):
+        lesson = build_lesson(model, tokenizer, stage)
+        made[stage.task.kind] = lesson.collate([lesson.dataset[number] for number in range(stage.batch)])
+    return made
 
 
 def steps(stage: str, batch: dict[str, torch.Tensor]) -> dict[str, Callable[[], None]]:

@@ -82,7 +82,7 @@ def card(name: str) -> str:
         families=",".join(reports["test"]["families"]),
         world=reports["test"]["world"],
         stages=", ".join(
-            f"{stage['name']} ({stage['steps']} steps of {stage['pictures']} pictures)" for stage in run["stages"]
+            f"{stage['name']} ({stage['steps']} steps of {stage['batch']} pictures)" for stage in run["stages"]
         ),
         commit=run["commit"],
         note=f" {run['note']}" if run.get("note") else "",
@@ -126,9 +126,9 @@ def release(name: str, run: Path, commit: str, note: str) -> None:
     }
     (RESULTS / f"{name}_run.json").write_text(json.dumps(facts, indent=1) + "\n")
     released = load(name)
-    seen = {family for stage in trained.stages for family in stage.families}
+    seen = tuple(family for family in scenes.FAMILIES if family in trained.families)
     for split in SPLITS:
-        report = evaluate_world(released, tuple(f for f in scenes.FAMILIES if f in seen), split=split).to_dict()
+        report = evaluate_world(released, seen, split=split).to_dict()
         (RESULTS / f"{name}_{split}.json").write_text(json.dumps(report, indent=1) + "\n")
         print(table(report))
 

@@ -30,8 +30,8 @@ from saccade.image.geometry import num_image_tokens
 from saccade.image.processor import build_processor
 from saccade.image.transform import normalize
 from saccade.model import SaccadeForConditionalGeneration
-from saccade.train.recipes import nano
-from saccade.train.run import train_stage
+from saccade.train.loop import train_stage
+from saccade.train.recipes.nano_recipes import NANO_QUESTIONS, nano
 from saccade.train.stages import Stage
 from saccade.train.world import Pictures, StoredPatches, question_types
 from saccade.vlm import VLM
@@ -50,18 +50,17 @@ def stage(study: Study) -> Stage:
     All questions of a picture are asked in one conversation, which shows no other: visual tokens are most of the work.
     """
     asked, questions = question_types(study.families), nano().stage("questions")
-    return questions.model_copy(
+    short = NANO_QUESTIONS.model_copy(
         update={
-            "steps": study.steps,
-            "pictures": PICTURES,
-            "turns": questions.questions + 1,  # where a thing is comes on top
-            "emphasis": {type: times for type, times in questions.emphasis.items() if type in asked},
+            "turns": NANO_QUESTIONS.questions + 1,  # where a thing is comes on top
+            "emphasis": {type: times for type, times in NANO_QUESTIONS.emphasis.items() if type in asked},
             "families": dict(study.families),
             "describe": 0.0,
             "second_picture": 0.0,
             "small_talk": 0.0,
         }
     )
+    return questions.model_copy(update={"steps": study.steps, "batch": PICTURES, "task": short})
 
 
 def settings(study: Study, base: VLM) -> dict[str, Any]:
@@ -103,10 +102,10 @@ def run_cell(study: Study, variant: str, seed: int, base: VLM, cache: Path) -> d
     tokenizer = base.processor.tokenizer
     processor = build_processor(config, tokenizer)
     asking = stage(study)
-    patches = cached_patches(model, study, asking.steps * asking.pictures, cache)
+    patches = cached_patches(model, study, study.steps * asking.batch, cache)
     with tempfile.TemporaryDirectory() as work:
         folder, log = Path(work) / asking.name, Path(work) / "log.jsonl"
-        train_stage(model, tokenizer, asking, folder, log=log, seed=seed, save_steps=asking.steps + 1, patches=patches)
+        train_stage(model, tokenizer, asking, folder, log=log, seed=seed, save_steps=study.steps + 1, patches=patches)
     vlm = VLM(model, processor, variant)
     report = evaluate_world(vlm, tuple(study.families), split=SPLIT, limit=QUESTIONS)
     return {

@@ -24,7 +24,7 @@ from saccade.train.conversations import (
     views_of,
     with_small_talk,
 )
-from saccade.train.stages import Stage
+from saccade.train.tasks import Questions
 from saccade.train.world import Pictures
 
 
@@ -72,26 +72,26 @@ class QuestionDataset(CaptionDataset):
     """Pictures with several questions each, asked in conversations of one or more turns.
 
     Args:
-        stage: Says how many questions a picture and a conversation get, and how often what else is asked.
+        task: Says how many questions a picture and a conversation get, and how often what else is asked.
     """
 
-    def __init__(self, *args: Any, stage: Stage, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, task: Questions, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.stage = stage
+        self.task = task
 
     def __getitem__(self, number: int) -> list[Sample]:
         """Return the conversations about a picture; those about it alone share one array of views."""
-        stage, dice = self.stage, Dice(np.random.default_rng(number))
+        task, dice = self.task, Dice(np.random.default_rng(number))
         picture = self._show(number)
         questions = self._choose(dice, picture.scene)
-        groups = [questions[start : start + stage.turns] for start in range(0, len(questions), stage.turns)]
+        groups = [questions[start : start + task.turns] for start in range(0, len(questions), task.turns)]
         talks = [about_one(picture, group) for group in groups]
-        if dice.chance(stage.second_picture):
+        if dice.chance(task.second_picture):
             talks[-1] = self._with_another(dice, picture, groups[-1], number)
-        description = ask_to_describe(dice, picture.scene) if dice.chance(stage.describe) else None
+        description = ask_to_describe(dice, picture.scene) if dice.chance(task.describe) else None
         if description is not None:
             talks.append(about_one(picture, [description]))
-        talks = [with_small_talk(dice, talk) if dice.chance(stage.small_talk) else talk for talk in talks]
+        talks = [with_small_talk(dice, talk) if dice.chance(task.small_talk) else talk for talk in talks]
         return [self._sample(talk) for talk in talks]
 
     def _show(self, number: int) -> Shown:
@@ -99,10 +99,10 @@ class QuestionDataset(CaptionDataset):
         return Shown(scene, self.views(number, scene))
 
     def _choose(self, dice: Dice, scene: Scene) -> list[Question]:
-        stage = self.stage
-        where = ask_where(dice, scene) if dice.chance(stage.where) else None
-        asked = scene.questions + (ask_again(dice, scene) if stage.emphasis else ())
-        return dice.shuffled(spread(dice, asked, stage.questions, stage.emphasis) + ([where] if where else []))
+        task = self.task
+        where = ask_where(dice, scene) if dice.chance(task.where) else None
+        asked = scene.questions + (ask_again(dice, scene) if task.emphasis else ())
+        return dice.shuffled(spread(dice, asked, task.questions, task.emphasis) + ([where] if where else []))
 
     def _with_another(self, dice: Dice, picture: Shown, questions: list[Question], number: int) -> Conversation:
         """Show the picture after another one or beside it: the next of the stage."""

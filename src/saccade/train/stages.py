@@ -1,13 +1,28 @@
 """Stages as data: what is trained, how fast, on what, for how long."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from saccade.config import Frozen
 from saccade.errors import ConfigError
+from saccade.train.tasks import Share, Task
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Schedule = Literal["cosine", "linear", "constant_with_warmup"]
+
+
+class Lora(Frozen):
+    """Low-rank adapters beside linear layers that stay as they are (LoRA).
+
+    Attributes:
+        rank: Width of the adapters.
+        alpha: Their scale is `alpha / rank`.
+        dropout: On what they read.
+    """
+
+    rank: PositiveInt = 8
+    alpha: PositiveFloat = 16.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class Group(Frozen):
@@ -16,10 +31,12 @@ class Group(Frozen):
     Attributes:
         pattern: Regular expression searched in parameter names, e.g. `compressor|multi_modal_projector`.
         lr: Peak learning rate.
+        lora: Adapters of the linear layers among them, which are then all that is trained of the group.
     """
 
     pattern: str
     lr: PositiveFloat
+    lora: Lora | None = None
 
 
 class Stage(Frozen):
@@ -27,44 +44,51 @@ class Stage(Frozen):
 
     Attributes:
         name: Name of the stage's folder.
-        task: "patches": the tower learns what the renderer knows about every patch. "captions": plain form, the caption
-            after the picture. "questions": chat form, several questions of one picture.
+        task: What is taught, from what; see `saccade.train.tasks`.
         groups: Trainable parameters with their learning rates.
-        steps: Optimizer steps.
-        pictures: Pictures in a step.
-        questions: Questions asked of a picture in a step ("questions" only).
-        turns: Questions of a picture in one conversation; they are asked in several.
-        emphasis: How many times as often as others a type of question of the families is asked ("questions" only).
-        where: Share of the pictures of which it is also asked where something is ("questions" only).
-        describe: Share of the pictures whose caption is also asked for ("questions" only).
-        second_picture: Share of the pictures that share a conversation with another one ("questions" only).
-        small_talk: Share of the conversations with a turn that needs no picture ("questions" only).
-        families: Families of the rendered world, each with its share of the pictures.
+        steps: Optimizer steps; if left out, as many as `epochs` take.
+        epochs: Passes over the data, where it has an end.
+        batch: Pictures of the rendered world, or rows, in an optimizer step, over all processes.
+        micro_batch: How many of them a process takes at once; if left out, all of its share.
+        image: Fields of the model's picture configuration that differ in this stage, e.g. its tiling.
         schedule: Learning rate over the steps, after a linear warm-up.
-        warmup: Share of the steps with rising learning rate.
+        min_lr: Where a cosine ends, as a share of the peak.
+        warmup: Steps with a rising learning rate; below 1, their share of all steps.
         weight_decay: AdamW's, on matrices only.
         betas: AdamW's.
         max_grad_norm: Gradient clipping; 0 for none.
+        checkpointing: Whether activations are computed again in the backward pass rather than kept.
     """
 
     name: str
-    task: Literal["patches", "captions", "questions"]
+    task: Task
     groups: tuple[Group, ...] = Field(min_length=1)
-    steps: PositiveInt
-    pictures: PositiveInt
-    questions: PositiveInt = 1
-    turns: PositiveInt = 1
-    emphasis: dict[str, PositiveFloat] = Field(default_factory=dict)
-    where: Share = 0.0
-    describe: Share = 0.0
-    second_picture: Share = 0.0
-    small_talk: Share = 0.0
-    families: dict[str, PositiveFloat] = Field(min_length=1)
-    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    steps: PositiveInt | None = None
+    epochs: PositiveFloat | None = None
+    batch: PositiveInt
+    micro_batch: PositiveInt | None = None
+    image: dict[str, Any] = Field(default_factory=dict)
+    schedule: Schedule = "cosine"
+    min_lr: Share = 0.0
+    warmup: Annotated[float, Field(ge=0)] = 0.03
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _ends(self) -> "Stage":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"stage {self.name} ends after steps or after epochs: give one of them")
+        if self.epochs is not None and self.task.kind in ("patches", "captions", "questions"):
+            raise ValueError(f"stage {self.name} draws pictures without end: give steps instead of epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _divides(self) -> "Stage":
+        if self.micro_batch is not None and self.batch % self.micro_batch:
+            raise ValueError(f"stage {self.name} cannot take its batch of {self.batch} in parts of {self.micro_batch}")
+        return self
 
 
 class Recipe(Frozen):
@@ -78,6 +102,7 @@ class Recipe(Frozen):
         base: Name, folder or hub id of the model whose weights the first stage starts from; None for fresh weights.
         base_modules: Modules, by their names in the model (`model.vision_tower`), that start from the weights of
             `base`, all others being fresh; None for the whole model.
+        parent: Name of the recipe that this one is a variant of.
         seed: Of weights, order of the data, and dropout.
         description: One line for people, kept in the trained model's configuration.
     """
@@ -88,6 +113,7 @@ class Recipe(Frozen):
     stages: tuple[Stage, ...] = Field(min_length=1)
     base: str | None = None
     base_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    parent: str | None = None
     seed: int = 0
     description: str | None = None
 
@@ -103,6 +129,12 @@ class Recipe(Frozen):
         if self.base_modules is not None and self.base is None:
             raise ValueError("base_modules are taken from a base: name one, or leave them out")
         return self
+
+    @property
+    def families(self) -> frozenset[str]:
+        """Families of the rendered world that some stage teaches from."""
+        sources = [source for stage in self.stages for source in (stage.task, *getattr(stage.task, "data", ()))]
+        return frozenset(family for source in sources for family in getattr(source, "families", ()))
 
     def stage(self, name: str) -> Stage:
         """Return the stage of a name.
