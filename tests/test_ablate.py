@@ -10,21 +10,22 @@ import torch
 from typer.testing import CliRunner
 
 import saccade
-from saccade.ablate import STUDIES, cell, queue, study
+from saccade.ablate import STUDIES, cell, pool, study
 from saccade.ablate.queue import run_studies
 from saccade.ablate.studies import Claim
 from saccade.ablate.table import differences, forms_score, render, verdict
 from saccade.cli import app
 from saccade.data import scenes
 from saccade.data.collate import Sample
+from saccade.data.encoder import Encoder
 from saccade.data.scenes.frozen import _QUOTAS
 from saccade.errors import ConfigError, DataError
 from saccade.evaluate import provenance
 from saccade.image.geometry import num_views
 from saccade.model import SaccadeForConditionalGeneration
-from saccade.presets import nano, nano_flashvl_iss
-from saccade.train.questions import Encoder, QuestionDataset
-from saccade.train.run import load_tokenizer
+from saccade.presets import nano
+from saccade.train.questions import QuestionDataset
+from saccade.train.start import load_tokenizer
 from saccade.train.world import question_types
 from small import config as small_config
 
@@ -152,15 +153,18 @@ def test_seeds_are_counted_per_study_and_figures_the_paper_lacks_are_dashes():
     assert "commit abc1234 and unknown." in page
 
 
-@pytest.mark.parametrize(("named", "preset"), [(TABLE3, nano), (TABLE6, nano_flashvl_iss)])
-def test_cached_patches_give_the_loss_of_the_pictures(named, preset, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("named", "variant"), [(TABLE3, "SAP + EmbQ"), (TABLE6, "ISS")])
+def test_cached_patches_give_the_loss_of_the_pictures(named, variant, tmp_path, monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr(cell, "ENCODED_AT_ONCE", 4)
-    model = SaccadeForConditionalGeneration(preset()).eval()
+    monkeypatch.setattr(cell, "PICTURES", 3)
+    named = replace(named, steps=2)
+    model = SaccadeForConditionalGeneration(named.variants[variant]()).eval()
+    base = SimpleNamespace(model=model)
     encoder = Encoder(model.config, load_tokenizer("nano"))
     shared = {"families": dict(named.families), "length": 6, "image": model.config.image, "encoder": encoder}
-    patches = cell.cached_patches(model, named, 6, tmp_path)
-    again = cell.cached_patches(model, named, 6, tmp_path)
+    patches = cell.cached_patches(named, variant, base, tmp_path)
+    again = cell.cached_patches(named, variant, base, tmp_path)
     assert np.array_equal(again.patches, patches.patches)
     assert np.array_equal(again.starts, patches.starts)
     assert len(list(tmp_path.iterdir())) == 1
@@ -205,11 +209,13 @@ def test_studies_that_presume_another_base_run_when_named(monkeypatch):
 def test_the_tower_is_still_and_a_new_world_has_patches_of_its_own(tmp_path, monkeypatch):
     config = nano()
     config.vision_config.attention_dropout = 0.5
-    model = SaccadeForConditionalGeneration(config).train()
-    first, again = (cell.cached_patches(model, TABLE3, 3, tmp_path / name) for name in "ab")
+    base = SimpleNamespace(model=SaccadeForConditionalGeneration(config).train())
+    monkeypatch.setattr(cell, "PICTURES", 3)
+    short = replace(TABLE3, steps=1)
+    first, again = (cell.cached_patches(short, "SAP", base, tmp_path / name) for name in "ab")
     assert np.array_equal(first.patches, again.patches), "dropout is off"
     monkeypatch.setattr(scenes, "WORLD_VERSION", "next")
-    cell.cached_patches(model, TABLE3, 3, tmp_path / "a")
+    cell.cached_patches(short, "SAP", base, tmp_path / "a")
     assert len(list((tmp_path / "a").iterdir())) == 2
 
 
@@ -227,7 +233,7 @@ def ran(monkeypatch):
         cells.append((variant, seed))
         return result(variant, seed, 0.5)
 
-    monkeypatch.setattr(queue, "run_cell", run_cell)
+    monkeypatch.setattr(pool, "run_cell", run_cell)
     return cells
 
 
@@ -324,6 +330,16 @@ def test_a_cell_trains_and_scores_pictures_of_different_numbers_of_tiles(tmp_pat
     assert 3 * 49 < done["visual_tokens"] < 5 * 49
     assert sum(form["n"] for form in done["families"]["seams"]["forms"].values()) == 8
     assert render([(alone, [done])])
+
+
+@pytest.mark.slow
+def test_cells_run_side_by_side_on_patches_computed_once(tmp_path, base):
+    two = replace(with_variants("SAP", "SAP + EmbQ"), steps=1)
+    page = run_studies([two], tmp_path, 1, base=base, cache=tmp_path / "cache", jobs=2)
+    done = [json.loads((tmp_path / "table3" / f"{name}-0.json").read_text()) for name in ("sap", "sap---embq")]
+    assert [one["threads"] for one in done] == [1, 1]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert "SAP + EmbQ" in page.read_text()
 
 
 def test_where_queries_look_is_scored_if_there_are_any(base, monkeypatch):

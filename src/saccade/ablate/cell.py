@@ -95,6 +95,7 @@ def run_cell(study: Study, variant: str, seed: int, base: VLM, cache: Path) -> d
         ConfigError: when the base's tokenizer does not know the variant's placeholders.
     """
     began = time.perf_counter()
+    patches = cached_patches(study, variant, base, cache)
     config = study.variants[variant]()
     set_seed(seed)
     model = SaccadeForConditionalGeneration(config)
@@ -102,7 +103,6 @@ def run_cell(study: Study, variant: str, seed: int, base: VLM, cache: Path) -> d
     tokenizer = base.processor.tokenizer
     processor = build_processor(config, tokenizer)
     asking = stage(study)
-    patches = cached_patches(model, study, study.steps * asking.batch, cache)
     with tempfile.TemporaryDirectory() as work:
         folder, log = Path(work) / asking.name, Path(work) / "log.jsonl"
         train_stage(model, tokenizer, asking, folder, log=log, seed=seed, save_steps=study.steps + 1, patches=patches)
@@ -155,19 +155,19 @@ def digest(model: SaccadeForConditionalGeneration) -> str:
     return sha.hexdigest()
 
 
-def cached_patches(model: SaccadeForConditionalGeneration, study: Study, count: int, folder: Path) -> StoredPatches:
-    """Return the patches of a study's first training pictures, from the disk if there.
+def cached_patches(study: Study, variant: str, base: VLM, folder: Path) -> StoredPatches:
+    """Return the patches of the pictures that a variant is trained on, from the disk if there.
 
     The tower is frozen, so every variant that cuts pictures alike reads the same files.
     """
-    config = model.config
+    config, count = study.variants[variant](), study.steps * PICTURES
     cut = [config.image.model_dump(), config.vision.model_dump()]
-    key = json.dumps([scenes.WORLD_VERSION, digest(model), *cut, dict(study.families), count])
+    key = json.dumps([scenes.WORLD_VERSION, digest(base.model), *cut, dict(study.families), count])
     stored = folder / f"patches-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if not stored.exists():
         unfinished = stored.with_suffix(f".{os.getpid()}.part")
         unfinished.mkdir(parents=True, exist_ok=True)
-        _write_patches(model, Pictures(dict(study.families), count, config.image), unfinished)
+        _write_patches(base.model, Pictures(dict(study.families), count, config.image), unfinished)
         unfinished.replace(stored)
     shape = (-1, config.patches_per_view, config.vision_config.hidden_size)
     patches = np.memmap(stored / "patches", dtype=np.float16, mode="r").reshape(shape)

@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from saccade.ablate.cell import run_cell, settings
+from saccade.ablate.cell import settings
+from saccade.ablate.pool import Cell, run_cells
 from saccade.ablate.studies import STUDIES, Study
 from saccade.ablate.table import render
 from saccade.errors import ConfigError, DataError
@@ -20,7 +21,7 @@ PAGE = "README.md"
 SETTINGS = "settings.json"
 
 
-def run_studies(studies: Sequence[Study], out: Path, seeds: int, base: VLM, cache: Path) -> Path:
+def run_studies(studies: Sequence[Study], out: Path, seeds: int, base: VLM, cache: Path, jobs: int = 1) -> Path:
     """Run the cells that have no result yet, and write the page anew after each.
 
     A cell that was interrupted begins again. The page shows every known study that has results in the folder.
@@ -31,6 +32,7 @@ def run_studies(studies: Sequence[Study], out: Path, seeds: int, base: VLM, cach
         seeds: Seeds 0 to `seeds` - 1, all variants from one before the next.
         base: Gives the frozen tower and the tokenizer.
         cache: Folder for what can be computed again.
+        jobs: Cells that run at once, each in a process of one thread; 1 runs them here, with all threads.
 
     Returns:
         The page.
@@ -50,11 +52,9 @@ def run_studies(studies: Sequence[Study], out: Path, seeds: int, base: VLM, cach
     for study in studies:
         if study.presumes:
             console.print(f"[bold]{study.name}[/] presumes {study.presumes}; this is not checked")
-    waiting = [cell for cell in _cells(studies, seeds) if not _file(out, *cell).exists()]
-    for done, (study, variant, seed) in enumerate(waiting):
-        console.print(f"[bold]{study.name}: {variant}[/], seed {seed} ({len(waiting) - done} to go)")
-        result = run_cell(study, variant, seed, base, cache)
-        _write_json(_file(out, study, variant, seed), result)
+    waiting = [cell for cell in _cells(studies, seeds) if not _file(out, cell).exists()]
+    for cell, result in run_cells(waiting, base, cache, jobs, console):
+        _write_json(_file(out, cell), result)
         _write_page(out, shown)
     return _write_page(out, shown)
 
@@ -71,7 +71,7 @@ def read_results(out: Path, study: Study) -> list[dict[str, Any]]:
 
 def _checked_settings(out: Path, study: Study, base: VLM) -> dict[str, Any]:
     """Return the settings of a study, those of variants it had earlier included, once they fit what is stored."""
-    files = {_file(out, study, variant, 0) for variant in study.variants}
+    files = {_file(out, Cell(study, variant, 0)) for variant in study.variants}
     if len(files) < len(study.variants):
         raise ConfigError(f"two variants of {study.name} would share a file: let their names differ in a letter")
     current, file = settings(study, base), out / study.name / SETTINGS
@@ -107,16 +107,16 @@ def _write(file: Path, text: str) -> None:
     unfinished.replace(file)
 
 
-def _cells(studies: Sequence[Study], seeds: int) -> Iterator[tuple[Study, str, int]]:
+def _cells(studies: Sequence[Study], seeds: int) -> Iterator[Cell]:
     for seed in range(seeds):
         for study in studies:
             for variant in study.variants:
-                yield study, variant, seed
+                yield Cell(study, variant, seed)
 
 
-def _file(out: Path, study: Study, variant: str, seed: int) -> Path:
-    name = "".join(letter if letter.isalnum() else "-" for letter in variant.lower())
-    return out / study.name / f"{name}-{seed}.json"
+def _file(out: Path, cell: Cell) -> Path:
+    name = "".join(letter if letter.isalnum() else "-" for letter in cell.variant.lower())
+    return out / cell.study.name / f"{name}-{cell.seed}.json"
 
 
 def _write_page(out: Path, studies: Sequence[Study]) -> Path:
