@@ -6,15 +6,10 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import PreTrainedTokenizerBase
 
-from saccade.config import SaccadeConfig
-from saccade.data.collate import Sample, collate
+from saccade.data.collate import Sample
+from saccade.data.encoder import Encoder
 from saccade.data.scenes import Dice, Question, Scene, ask_again, ask_to_describe, ask_where
-from saccade.image.geometry import view_rows
-from saccade.prompt.encode import Encoded, encode
-from saccade.prompt.render import Segment, picture_segments, render_chat, render_plain
 from saccade.train.conversations import (
     Conversation,
     Shown,
@@ -28,31 +23,6 @@ from saccade.train.tasks import Questions
 from saccade.train.world import Pictures
 
 
-class Encoder:
-    """Encodes conversations for a model."""
-
-    def __init__(self, config: SaccadeConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.config, self.tokenizer = config, tokenizer
-
-    def __call__(self, segments: list[Segment], *sizes: tuple[int, int]) -> Encoded:
-        """Encode segments that hold pictures of the given (width, height) in pixels."""
-        config = self.config
-        arranged = [view_rows(*size, config.image) for size in sizes]
-        pictures = [picture_segments(rows, config.tokens_per_view, config.prompt) for rows in arranged]
-        return encode(segments, self.tokenizer, pictures)
-
-    def collate(self, items: list[list[Sample]]) -> dict[str, torch.Tensor]:
-        """Make one training batch of the samples of several pictures."""
-        return collate(
-            [sample for item in items for sample in item],
-            image=self.config.image,
-            pad_id=self.tokenizer.pad_token_id,
-            tokens_per_view=self.config.tokens_per_view,
-            num_queries=self.config.prompt.num_queries,
-            labels=True,
-        )
-
-
 class CaptionDataset(Pictures):
     """Pictures with their captions in the plain form."""
 
@@ -64,8 +34,7 @@ class CaptionDataset(Pictures):
         """Return the one sample of a picture."""
         scene = self.scene(number)
         height, width = scene.image.shape[:2]
-        segments = render_plain(scene.caption, self.encoder.config.prompt)
-        return [Sample(self.encoder(segments, (width, height)), self.views(number, scene))]
+        return [Sample(self.encoder.plain(scene.caption, [(width, height)]), self.views(number, scene))]
 
 
 class QuestionDataset(CaptionDataset):
@@ -117,8 +86,7 @@ class QuestionDataset(CaptionDataset):
         )
 
     def _sample(self, talk: Conversation) -> Sample:
-        segments = render_chat(talk.turns, self.encoder.config.prompt, generate=False)
-        return Sample(self.encoder(segments, *(shown.size for shown in talk.pictures)), views_of(talk))
+        return Sample(self.encoder.chat(talk.turns, [shown.size for shown in talk.pictures]), views_of(talk))
 
 
 def spread(
