@@ -55,7 +55,7 @@ WORDS = {
     "plan", "convert", "doctor", "serve", "verify", "export", "merge",
 }  # fmt: skip
 SUBWORDS = {
-    "data": {"show", "check"},
+    "data": {"show", "check", "fetch"},
     "train": {"run", "show", "ablate"},
     "eval": {"diff", "paper"},
     "bench": {"table1", "flashvl", "train"},

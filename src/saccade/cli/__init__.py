@@ -3,9 +3,12 @@
 import typer
 
 from saccade.cli.benching import bench
+from saccade.cli.checking import check
 from saccade.cli.checkpoints import convert
 from saccade.cli.doctoring import doctor
 from saccade.cli.explaining import explain
+from saccade.cli.fetching import fetch
+from saccade.cli.merging import merge
 from saccade.cli.pictures import data
 from saccade.cli.planning import plan
 from saccade.cli.scoring import evaluate
@@ -29,7 +32,10 @@ app.command("explain")(explain)
 app.command("eval")(evaluate)
 app.command("plan")(plan)
 app.command("convert")(convert)
+app.command("merge")(merge)
 app.command("doctor")(doctor)
+data.command("check")(check)
+data.command("fetch")(fetch)
 app.add_typer(data, name="data")
 app.add_typer(train, name="train")
 app.add_typer(bench, name="bench")

@@ -1,7 +1,8 @@
 """Shards: tar files with the members of a row side by side, read in place; only where they stand is kept in memory.
 
 A row is what webdataset calls a sample: members in a row whose names agree up to the first dot after the last slash.
-`KEY.json` holds its fields, or `KEY.txt` a caption; `KEY.jpg`, `KEY.png`, `KEY.webp` and so on are its pictures.
+`KEY.json` holds its fields, or `KEY.txt` a caption; `KEY.jpg`, `KEY.png`, `KEY.webp` and so on are its pictures. An empty
+one stands for no picture: so rows of text alone are packed.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def _samples(path: Path) -> Iterator[_Sample]:
                 if f"{folder}/{stem}" != key:
                     yield from _sample(found)
                     key, found = f"{folder}/{stem}", {}
-                found[suffix] = member.offset
+                if member.size or not _is_picture(suffix):
+                    found[suffix] = member.offset
             yield from _sample(found)
     except (OSError, tarfile.TarError) as error:
         raise DataError(
@@ -107,10 +109,14 @@ def _samples(path: Path) -> Iterator[_Sample]:
 
 def _sample(found: dict[str, int]) -> Iterator[_Sample]:
     """Yield the row that some members make, by their suffixes; members of other kinds are no part of a row."""
-    pictures = [place for suffix, place in found.items() if suffix.lower().rpartition(".")[2] in PICTURES]
+    pictures = [place for suffix, place in found.items() if _is_picture(suffix)]
     record = found.get("json", found.get("txt", _NOWHERE))
     if pictures or record != _NOWHERE:
         yield _Sample(record, pictures)
+
+
+def _is_picture(suffix: str) -> bool:
+    return suffix.lower().rpartition(".")[2] in PICTURES
 
 
 def _member(archive: tarfile.TarFile, place: int) -> _Member:

@@ -1,0 +1,92 @@
+"""Archives of pictures are unpacked member by member; what is there already is not unpacked again."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from saccade.data.watched import watched
+from saccade.errors import DataError
+
+
+def unpack(archives: Sequence[Path], folder: Path, *, flat: bool = False) -> None:
+    """Unpack a zip, a tar, or a tar that was cut into several files, into a folder.
+
+    A file `ARCHIVE.unpacked` says that it is done; one that was stopped goes on with the members that are missing.
+
+    Args:
+        archives: One archive, or the pieces of one in order.
+        folder: Where its members go.
+        flat: Leave out the folders inside the archive.
+
+    Raises:
+        DataError: when it is damaged, or neither zip nor tar.
+    """
+    done = archives[0].with_name(archives[0].name + ".unpacked")
+    if done.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if len(archives) == 1 and zipfile.is_zipfile(archives[0]):
+            _unzip(archives[0], folder, flat)
+        else:
+            _untar(archives, folder)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{archives[0]} cannot be unpacked ({error}): remove it and fetch again") from error
+    done.touch()
+
+
+def _unzip(archive: Path, folder: Path, flat: bool) -> None:
+    with zipfile.ZipFile(archive) as opened, watched(f"unpacking {archive.name}", len(opened.infolist())) as advance:
+        for member in opened.infolist():
+            if not member.is_dir():
+                if flat:
+                    member.filename = PurePosixPath(member.filename).name
+                if not _whole(folder / member.filename, member.file_size):
+                    opened.extract(member, folder)
+            advance(1)
+
+
+def _untar(pieces: Sequence[Path], folder: Path) -> None:
+    size = sum(piece.stat().st_size for piece in pieces)
+    with (
+        watched(f"unpacking {pieces[0].name}", size) as advance,
+        _Joined(pieces, advance) as stream,
+        tarfile.open(fileobj=stream, mode="r|*") as opened,
+    ):
+        for member in opened:
+            if not (member.isfile() and _whole(folder / member.name, member.size)):
+                opened.extract(member, folder, filter="data")
+
+
+def _whole(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+class _Joined(io.RawIOBase):
+    """Several files read as one, from start to end."""
+
+    def __init__(self, paths: Sequence[Path], advance: Callable[[int], None]) -> None:
+        self._waiting, self._advance = list(paths), advance
+        self._open = self._waiting.pop(0).open("rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, less than whole at the end of a piece."""
+        count = self._open.readinto(buffer)
+        while not count and self._waiting:
+            self._open.close()
+            self._open = self._waiting.pop(0).open("rb")
+            count = self._open.readinto(buffer)
+        self._advance(count)
+        return count
+
+    def close(self) -> None:
+        self._open.close()
+        super().close()
