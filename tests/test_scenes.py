@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from saccade.data.scenes import (
+    ALL_FAMILIES,
     CHARACTERS,
     COLORS,
     DIGITS,
@@ -193,7 +194,7 @@ def test_pixels_are_those_stored(name: str) -> None:
 
 
 def test_a_stored_picture_of_each_family() -> None:
-    assert {path.stem.split("_")[1] for path in STORED.glob("scene_*.png")} == set(FAMILIES)
+    assert {path.stem.split("_")[1] for path in STORED.glob("scene_*.png")} == set(ALL_FAMILIES)
 
 
 def test_captions_name_every_object_with_the_number_first(scenes: list[Scene]) -> None:
@@ -295,6 +296,19 @@ def test_marks_come_before_what_they_stand_on() -> None:
     assert labels["color"].tolist() == [[white, red, red, red]] + [[red] * 4] * 3
     assert labels["character"][0, 0] == CHARACTERS.index("I") + 1
     assert labels["character"].astype(bool).sum() == 1
+
+
+def test_what_is_written_is_spelled_on_its_patches_and_what_is_only_meant_is_not() -> None:
+    instances = np.zeros((20, 40), dtype=np.int8)
+    instances[:, :20], instances[:, 20:] = 1, 2
+    instances[0:10, 0:10], instances[0:10, 10:20] = 3, 4
+    sign = SceneObject(shape="", color="red", character="", box=(0.0, 0.0, 20.0, 20.0), kind="sign", content="42")
+    bar = SceneObject(shape="", color="blue", character="", box=(20.0, 0.0, 40.0, 20.0), kind="bar", content="7")
+    four, two = (SceneObject("", "white", text, (x, 0.0, x + 10.0, 10.0)) for text, x in (("4", 0.0), ("2", 10.0)))
+    image = np.zeros((20, 40, 3), dtype=np.uint8)
+    labels = patch_labels(Scene("text", "train", 0, image, (sign, bar), "", (), instances, (four, two)), 2)
+    code = [CHARACTERS.index("4") + 1, CHARACTERS.index("2") + 1, 0, 0, 0]
+    assert labels["spelling"].tolist() == [[code, [0] * 5], [code, [0] * 5]]
 
 
 @pytest.mark.parametrize("grid", [0, 21])

@@ -46,6 +46,11 @@ def score(checkpoint: Path, family: str, count: int) -> dict[str, float]:
         if bool(labelled.any()):
             right = module.heads[name](patches).argmax(-1) == batch[name]
             shares[name] = round(float(right[labelled].float().mean()), 3)
+    written = batch["spelling"][..., 0] > 0
+    if bool(written.any()):
+        said = module.heads["spelling"](patches).unflatten(-1, (scenes.SPELLED, -1)).argmax(-1)
+        whole = (said == batch["spelling"]).all(-1)
+        shares["spelling"] = round(float(whole[written].float().mean()), 3)
     return shares
 
 

@@ -18,7 +18,10 @@ from saccade.errors import ConfigError
 def evaluate(
     model: ModelOption = "nano",
     split: Annotated[str, typer.Option(help="test, val, shifted, or train.")] = "test",
-    families: Annotated[str | None, typer.Option(help="Scene families, separated by commas; all if left out.")] = None,
+    families: Annotated[
+        str | None,
+        typer.Option(help="Scene families, separated by commas; if left out, all but preference and reasoning."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many questions (or, pointing, scenes) of each family.")
     ] = None,
@@ -38,6 +41,8 @@ def evaluate(
     """Score a model on the rendered world, with its eyes open and shut.
 
     Example:  saccade eval --families objects --limit 100
+
+    Example:  saccade eval --families preference,reasoning
 
     Example:  saccade eval --pointing --limit 200
     """

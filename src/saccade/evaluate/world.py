@@ -95,7 +95,7 @@ class WorldReport:
             "families": families,
             "model": self.model,
             "split": self.split,
-            "world": scenes.WORLD_VERSION,
+            "world": scenes.version_with(families),
             "versions": _by_version(families),
             **self.settings,
         }
@@ -108,14 +108,14 @@ def items(family: str, split: str, limit: int | None = None) -> list[Item]:
     """Return the questions of a family: the frozen list of "test" and "shifted", the first scenes of other splits.
 
     Args:
-        family: One of `saccade.data.scenes.FAMILIES`.
+        family: One of `saccade.data.scenes.ALL_FAMILIES`.
         split: One of `saccade.data.scenes.SPLITS`.
         limit: At most so many questions, spread evenly over the list.
 
     Raises:
         DataError: for an unknown family or split, or a limit below 1.
     """
-    for name, value, known in (("family", family, scenes.FAMILIES), ("split", split, scenes.SPLITS)):
+    for name, value, known in (("family", family, scenes.ALL_FAMILIES), ("split", split, scenes.SPLITS)):
         if value not in known:
             raise DataError(f"{name} {value!r} is not one of {', '.join(known)}")
     if limit is not None and limit < 1:

@@ -20,6 +20,7 @@ from saccade.model.vision import extract_patches
 from saccade.train.world import Pictures
 
 CLASSES = {"shape": len(scenes.SHAPES) + 1, "color": len(scenes.COLORS) + 1, "character": len(scenes.CHARACTERS) + 1}
+LABELS = (*CLASSES, "center", "offset", "spelling")
 
 
 class PatchDataset(Pictures):
@@ -44,7 +45,7 @@ def collate_patches(config: SaccadeConfig, items: list[dict[str, Any]]) -> dict[
     """Stack pictures and labels; the single view of a picture carries its labels."""
     pixels = normalize(np.concatenate([item["views"] for item in items]), config.image)
     batch = {"pixel_values": torch.from_numpy(pixels)}
-    for name in ("shape", "color", "character", "center", "offset"):
+    for name in LABELS:
         batch[name] = torch.from_numpy(np.stack([item[name] for item in items])).squeeze(-1)
     return batch
 
@@ -68,6 +69,7 @@ class PatchPretraining(nn.Module):
         self.heads["center"] = nn.Linear(dim, 1)
         self.heads["offset"] = nn.Linear(dim, 2)
         self.heads["place"] = nn.Linear(dim, 2)
+        self.heads["spelling"] = nn.Linear(dim, scenes.SPELLED * CLASSES["character"])
         self.grid = model.config.grid
 
     def encode(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -82,6 +84,7 @@ class PatchPretraining(nn.Module):
         character: torch.Tensor,
         center: torch.Tensor,
         offset: torch.Tensor,
+        spelling: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Sum the mean losses of all kinds of label.
 
@@ -92,6 +95,7 @@ class PatchPretraining(nn.Module):
             character: Classes `[views, patches]`.
             center: 1 where an object's center falls, else 0, `[views, patches]`.
             offset: `[views, patches, 2]`, counted where a patch shows an object.
+            spelling: Classes `[views, patches, SPELLED]`, counted where something is written.
         """
         patches = self.encode(pixel_values)
         labels = {"shape": shape, "color": color, "character": character}
@@ -106,6 +110,10 @@ class PatchPretraining(nn.Module):
         for name, target in (("offset", offset), ("place", offset + patch_middles(self.grid).to(offset))):
             distance = (self.heads[name](patches) - target).abs().sum(-1)
             losses[name] = (distance * shows).sum() / _mean_over_processes(shows.sum()).clamp(min=1)
+        letters = self.heads["spelling"](patches).unflatten(-1, (scenes.SPELLED, -1))
+        wrong = F.cross_entropy(letters.flatten(0, 2), spelling.flatten(), reduction="none").view_as(spelling)
+        written = spelling[..., 0] > 0
+        losses["spelling"] = (wrong.mean(-1) * written).sum() / _mean_over_processes(written.sum()).clamp(min=1)
         loss = sum(losses.values())
         return {"loss": torch.as_tensor(loss), **{f"{name}_loss": value.detach() for name, value in losses.items()}}
 

@@ -9,21 +9,24 @@ from saccade.data.scenes.colors import COLORS
 from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.frozen import fingerprint, frozen_test
 from saccade.data.scenes.glyphs import CHARACTERS, DIGITS
-from saccade.data.scenes.labels import patch_labels
+from saccade.data.scenes.labels import SPELLED, patch_labels
 from saccade.data.scenes.practice_questions import ask_again, ask_to_describe, ask_where
 from saccade.data.scenes.scene import SPLITS, VERSIONS, WORLD_VERSION, Question, Scene, SceneObject
 from saccade.data.scenes.shapes import SHAPES
+from saccade.data.scenes.shares import Shares
 from saccade.data.scenes.sheet import contact_sheet
 from saccade.data.scenes.small_talk import ask_without_picture
 from saccade.data.scenes.wording import about_picture
-from saccade.data.scenes.world import FAMILIES, families, render, sketch
+from saccade.data.scenes.world import ALL_FAMILIES, FAMILIES, families, render, sketch, version_with
 
 __all__ = [
+    "ALL_FAMILIES",
     "CHARACTERS",
     "COLORS",
     "DIGITS",
     "FAMILIES",
     "SHAPES",
+    "SPELLED",
     "SPLITS",
     "VERSIONS",
     "WORLD_VERSION",
@@ -31,6 +34,7 @@ __all__ = [
     "Question",
     "Scene",
     "SceneObject",
+    "Shares",
     "about_picture",
     "ask_again",
     "ask_to_describe",
@@ -43,4 +47,5 @@ __all__ = [
     "patch_labels",
     "render",
     "sketch",
+    "version_with",
 ]

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from saccade.data.scenes import glyphs
 from saccade.data.scenes.canvas import draw_ground, draw_size
 from saccade.data.scenes.captions import write_partial_caption
-from saccade.data.scenes.colors import COLORS, shade
+from saccade.data.scenes.colors import draw_palette
 from saccade.data.scenes.dice import Dice
-from saccade.data.scenes.figures import GlyphFigure, ShapeFigure, painter
+from saccade.data.scenes.figures import GlyphFigure, ShapeFigure, draw_printed, draw_shape, painter
 from saccade.data.scenes.glyphs import DIGITS
 from saccade.data.scenes.scatter import scatter
 from saccade.data.scenes.scene import Question, SceneObject, Sketch
-from saccade.data.scenes.shapes import SHAPES, TURNS
+from saccade.data.scenes.shapes import SHAPES
 from saccade.data.scenes.wording import ask, with_article
 
 # A question before it is worded: form, answer, what `{a}` stands for.
@@ -27,10 +27,6 @@ _DIGITS = (5, 9)
 # In fractions of the mean side: a radius of 4.5 to 6 pixels where the picture is squashed to 90 x 90.
 _DIAMETER = (0.1, 0.134)
 _GAP = 0.016
-# A digit's height in radii of its circle, so that its corners stay in it too.
-_TALL = 1.75
-# No background lets small things stand out that are light and others that are dark.
-_LEFT_OUT = (("black",), ("white", "yellow"))
 _NAMED = 4
 _EXISTENCE = 2
 _MOST_QUESTIONS = 10
@@ -39,8 +35,7 @@ _MOST_QUESTIONS = 10
 def sketch_clutter(dice: Dice, split: str) -> Sketch:
     """Draw the symbolic part of a `clutter` scene."""
     width, height = draw_size(dice)
-    left_out = dice.pick(_LEFT_OUT)
-    palette = [color for color in COLORS if color not in left_out]
+    palette = draw_palette(dice)
     shapes, digits = dice.between(*_SHAPES), dice.between(*_DIGITS)
     spots = scatter(dice, shapes + digits, width, height, _DIAMETER, _GAP, unit=math.sqrt(width * height))
     font = glyphs.draw_font(dice, split)
@@ -61,23 +56,18 @@ def sketch_clutter(dice: Dice, split: str) -> Sketch:
 
 
 def _shape(dice: Dice, split: str, color: str, x: float, y: float, radius: float) -> ShapeFigure:
-    shape = dice.pick(SHAPES)
-    angle = math.radians(dice.uniform(-1, 1) * TURNS[shape])
-    return ShapeFigure(shape, color, shade(dice, color, split), x, y, radius, angle)
+    return draw_shape(dice, split, dice.pick(SHAPES), color, x, y, radius)
 
 
 def _digit(dice: Dice, split: str, color: str, font: str, x: float, y: float, radius: float) -> GlyphFigure:
-    character = dice.pick(DIGITS)
-    glyph, warp = glyphs.printed(font, character), glyphs.draw_warp(dice, False, split)
-    scale = _TALL * radius / warp.extent(glyph, 1.0)[1]
-    return GlyphFigure(character, glyph, warp, color, shade(dice, color, split), x, y, scale)
+    return draw_printed(dice, split, dice.pick(DIGITS), font, color, x, y, radius)
 
 
 def _ask_about_clutter(dice: Dice, split: str, objects: tuple[SceneObject, ...]) -> tuple[Question, ...]:
     """Up to ten different questions, in random order, each about a thing that it alone names."""
     shapes = [(item.color, item.shape) for item in objects if item.shape]
     digits = [(item.color, item.character) for item in objects if item.character]
-    raw = [*_existence(dice, "existence.shape", shapes), *_existence(dice, "existence.digit", digits)]
+    raw = [*existence(dice, "existence.shape", shapes), *existence(dice, "existence.digit", digits)]
     for pairs, color_form, kind_form in ((shapes, "color.shape", "shape.ink"), (digits, "color.digit", "ink")):
         colors, kinds = Counter(color for color, _ in pairs), Counter(kind for _, kind in pairs)
         raw += [(color_form, color, f"the {kind}") for color, kind in pairs if kinds[kind] == 1]
@@ -85,7 +75,7 @@ def _ask_about_clutter(dice: Dice, split: str, objects: tuple[SceneObject, ...])
     return tuple(ask(dice, split, *question) for question in dice.shuffled(raw)[:_MOST_QUESTIONS])
 
 
-def _existence(dice: Dice, form: str, pairs: Sequence[tuple[str, str]]) -> list[Raw]:
+def existence(dice: Dice, form: str, pairs: Sequence[tuple[str, str]]) -> list[Raw]:
     """Questions for pairs of a color and a kind; of a pair that is not there both occur, but not in one thing."""
     present = set(pairs)
     colors, kinds = (sorted(set(words)) for words in zip(*pairs, strict=True))

@@ -32,6 +32,7 @@ _SHIFTED_SHADES: dict[str, tuple[Range, Range, Range]] = {
     "black": ((0, 360), (0.0, 0.30), (0.13, 0.19)),
 }
 
+_LEFT_OUT = (("black",), ("white", "yellow"))
 _CONTRAST = 90.0
 _TRIES = 24
 
@@ -40,6 +41,12 @@ def shade(dice: Dice, color: str, split: str) -> RGB:
     """One shade of a named color as (red, green, blue) in 0..255; `shifted` has shades that no other split has."""
     hue, saturation, value = (_SHIFTED_SHADES if split == "shifted" else _SHADES)[color]
     return _rgb(dice.uniform(*hue), dice.uniform(*saturation), dice.uniform(*value))
+
+
+def draw_palette(dice: Dice) -> list[str]:
+    """The colors of a picture of many small things: no background lets both light and dark ones stand out."""
+    left_out = dice.pick(_LEFT_OUT)
+    return [color for color in COLORS if color not in left_out]
 
 
 def distance(first: RGB, second: RGB) -> float:

@@ -1,14 +1,19 @@
 """Figures: shapes, characters and boxes with their ink and their place, ready to be painted."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from saccade.data.scenes import glyphs
 from saccade.data.scenes.canvas import Canvas, Ground
-from saccade.data.scenes.colors import RGB
+from saccade.data.scenes.colors import RGB, shade
+from saccade.data.scenes.dice import Dice
 from saccade.data.scenes.glyphs import Glyph, Warp
 from saccade.data.scenes.scene import Instances, Pixels, SceneObject
-from saccade.data.scenes.shapes import box_coverage, box_reach, coverage
+from saccade.data.scenes.shapes import TURNS, box_coverage, box_reach, coverage
+
+# A printed digit's height in radii of its circle, so that its corners stay in it too.
+_TALL = 1.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,21 @@ class BoxFigure:
 
 
 Figure = ShapeFigure | GlyphFigure | BoxFigure
+
+
+def draw_shape(dice: Dice, split: str, shape: str, color: str, x: float, y: float, radius: float) -> ShapeFigure:
+    """A shape in some shade of its color, turned as far as it may be; all lengths in pixels."""
+    angle = math.radians(dice.uniform(-1, 1) * TURNS[shape])
+    return ShapeFigure(shape, color, shade(dice, color, split), x, y, radius, angle)
+
+
+def draw_printed(
+    dice: Dice, split: str, character: str, font: str, color: str, x: float, y: float, radius: float
+) -> GlyphFigure:
+    """A printed character that fits into a circle; all lengths in pixels."""
+    glyph, warp = glyphs.printed(font, character), glyphs.draw_warp(dice, False, split)
+    scale = _TALL * radius / warp.extent(glyph, 1.0)[1]
+    return GlyphFigure(character, glyph, warp, color, shade(dice, color, split), x, y, scale)
 
 
 def painter(

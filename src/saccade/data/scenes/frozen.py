@@ -9,7 +9,7 @@ from itertools import count, groupby
 from operator import itemgetter
 
 from saccade.data.scenes.scene import WORLD_VERSION, Question, Sketch
-from saccade.data.scenes.world import FAMILIES, families, sketch
+from saccade.data.scenes.world import ALL_FAMILIES, families, sketch
 from saccade.errors import DataError
 
 # For each form: how many answers a frozen test has, and how many questions it asks for each of them. Within a form
@@ -80,6 +80,23 @@ _QUOTAS: dict[str, dict[str, tuple[int, int]]] = {
             "color.shape": (8, 8),
         }.items()
     },
+    "preference": {
+        "absent.pair": (2, 130),
+        "absent.shape": (2, 60),
+        "absent.color": (2, 60),
+        "color": (8, 62),
+        "shape": (6, 83),
+    },
+    "reasoning": {
+        "sum.all": (19, 7),
+        "sum.color": (19, 7),
+        "more.shape": (2, 65),
+        "more.color": (2, 65),
+        "difference.shape": (4, 33),
+        "difference.color": (4, 33),
+        "extreme.largest": (9, 15),
+        "extreme.smallest": (9, 15),
+    },
 }
 _PER_SCENE = 3
 _FROZEN_SPLITS = ("test", "shifted")
@@ -125,7 +142,7 @@ def frozen_test(family: str, split: str = "test") -> list[tuple[int, Question]]:
     from one scene. Symbolic work only; it takes a few seconds at most and is remembered.
 
     Args:
-        family: One of `FAMILIES`.
+        family: One of `ALL_FAMILIES`.
         split: `test` or `shifted`.
 
     Raises:
@@ -133,7 +150,7 @@ def frozen_test(family: str, split: str = "test") -> list[tuple[int, Question]]:
     """
     if family not in _QUOTAS or split not in _FROZEN_SPLITS:
         raise DataError(
-            f"there is no frozen test for family {family!r}, split {split!r}; families are {', '.join(FAMILIES)}, "
+            f"there is no frozen test for family {family!r}, split {split!r}; families are {', '.join(ALL_FAMILIES)}, "
             f"splits {' and '.join(_FROZEN_SPLITS)}"
         )
     return list(_frozen(family, split))

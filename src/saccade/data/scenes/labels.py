@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 
 from saccade.data.scenes.colors import COLORS
 from saccade.data.scenes.glyphs import CHARACTERS
-from saccade.data.scenes.scene import Scene
+from saccade.data.scenes.scene import Scene, SceneObject
 from saccade.data.scenes.shapes import SHAPES
 from saccade.errors import DataError
 
 LEAST_COVERAGE = 0.12
+# Characters of what is written on a thing that its patches are told, from the first on.
+SPELLED = 5
 
 _VOCABULARIES = {"shape": SHAPES, "color": COLORS, "character": CHARACTERS}
 
@@ -31,6 +33,8 @@ def patch_labels(scene: Scene, grid: int) -> dict[str, NDArray[np.int64] | NDArr
         background).
         `offset`: float32 `[grid, grid, 2]`, (x, y) from the middle of a labelled patch to the center of its object or
         mark, in fractions of the picture's sides; 0 elsewhere.
+        `spelling`: int64 `[grid, grid, SPELLED]`, the characters of what is written on the object, on the patches of
+        the object and of its letters, as 1 + the index into `CHARACTERS`; 0 beyond its end and elsewhere.
 
     Raises:
         DataError: The grid has no patch, or patches smaller than a pixel.
@@ -47,6 +51,7 @@ def patch_labels(scene: Scene, grid: int) -> dict[str, NDArray[np.int64] | NDArr
         words = [getattr(item, field) for item in things]
         table = np.array([0] + [vocabulary.index(word) + 1 if word else 0 for word in words], dtype=np.int64)
         labels[field] = table[owner]
+    labels["spelling"] = _spelling(scene)[owner]
     centers = np.array([item.center for item in things], dtype=np.float64).reshape(-1, 2) / (width, height)
     center = np.zeros((grid, grid), dtype=np.int64)
     columns, rows = np.minimum((centers * grid).astype(np.int64), grid - 1).T
@@ -58,6 +63,29 @@ def patch_labels(scene: Scene, grid: int) -> dict[str, NDArray[np.int64] | NDArr
     offset[row, column] = centers[owner[row, column] - 1] - np.stack([middles[column], middles[row]], axis=-1)
     labels["offset"] = offset
     return labels
+
+
+def _spelling(scene: Scene) -> NDArray[np.int64]:
+    """Character labels of what is written on each object and mark, `[1 + objects + marks, SPELLED]`; row 0 is nothing.
+
+    Written is what the marks in an object's box spell. What an object only stands for, as a bar for its value, is not.
+    """
+    table = np.zeros((1 + len(scene.objects) + len(scene.marks), SPELLED), dtype=np.int64)
+    for number, item in enumerate(scene.objects, start=1):
+        if not item.content:
+            continue
+        letters = [index for index, mark in enumerate(scene.marks) if _is_in(mark, item)]
+        if "".join(scene.marks[index].character for index in letters) == item.content:
+            code = [CHARACTERS.index(character) + 1 for character in item.content[:SPELLED]]
+            own = [number, *(1 + len(scene.objects) + index for index in letters)]
+            table[own, : len(code)] = code
+    return table
+
+
+def _is_in(mark: SceneObject, item: SceneObject) -> bool:
+    """Whether the middle of a mark lies in an object's box."""
+    (x, y), (left, top, right, bottom) = mark.center, item.box
+    return left <= x <= right and top <= y <= bottom
 
 
 def _owners(scene: Scene, grid: int) -> NDArray[np.int64]:

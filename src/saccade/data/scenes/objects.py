@@ -1,16 +1,14 @@
 """Family `objects`: one to five colored shapes, and questions about color, shape, number and place."""
 
-import math
-
 from saccade.data.scenes.canvas import draw_ground, draw_size
 from saccade.data.scenes.captions import write_caption
-from saccade.data.scenes.colors import COLORS, shade
+from saccade.data.scenes.colors import COLORS
 from saccade.data.scenes.dice import Dice
-from saccade.data.scenes.figures import ShapeFigure, painter
+from saccade.data.scenes.figures import draw_shape, painter
 from saccade.data.scenes.object_questions import ask_about_objects
 from saccade.data.scenes.scatter import scatter
 from saccade.data.scenes.scene import Sketch
-from saccade.data.scenes.shapes import SHAPES, TURNS
+from saccade.data.scenes.shapes import SHAPES
 
 _MOST = 5
 _DIAMETER = (0.18, 0.34)
@@ -23,12 +21,9 @@ def sketch_objects(dice: Dice, split: str) -> Sketch:
     """Draw the symbolic part of an `objects` scene."""
     width, height = draw_size(dice)
     kinds = _draw_kinds(dice, dice.between(1, _MOST))
-    figures = []
     diameters = (_DIAMETER[0], _CROWDED.get(len(kinds), _DIAMETER[1]))
     spots = scatter(dice, len(kinds), width, height, diameters, _GAP, unit=min(width, height))
-    for (shape, color), (x, y, radius) in zip(kinds, spots, strict=True):
-        angle = math.radians(dice.uniform(-1, 1) * TURNS[shape])
-        figures.append(ShapeFigure(shape, color, shade(dice, color, split), x, y, radius, angle))
+    figures = [draw_shape(dice, split, *kind, *spot) for kind, spot in zip(kinds, spots, strict=True)]
     ground = draw_ground(dice, [figure.rgb for figure in figures])
     objects = tuple(figure.as_object() for figure in figures)
     return Sketch(

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+# The version that is meant where none is named: its families ask what is seen. Those that came after it are for tuning
+# what a model says of that, and are asked by name.
 WORLD_VERSION = "3"
-VERSIONS = tuple(str(number) for number in range(1, int(WORLD_VERSION) + 1))
+VERSIONS = ("1", "2", "3", "4")
 SPLITS = ("train", "val", "test", "shifted")
 
 Pixels = NDArray[np.uint8]
@@ -20,13 +22,15 @@ class Question:
     """A question with its answer.
 
     `type` is what scores are reported by. `form` is finer (`count.color`): it fixes what a model that cannot see could
-    still know about the set of possible answers, so the frozen tests are balanced within each form.
+    still know about the set of possible answers, so the frozen tests are balanced within each form. `wrong` is a wrong
+    answer that is easily given, where the family has one.
     """
 
     text: str
     answer: str
     type: str
     form: str = ""
+    wrong: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from itertools import combinations, pairwise
 
 from saccade.data.scenes.canvas import draw_ground
 from saccade.data.scenes.captions import write_caption
-from saccade.data.scenes.colors import COLORS, shade
+from saccade.data.scenes.colors import COLORS
 from saccade.data.scenes.dice import Dice
-from saccade.data.scenes.figures import BoxFigure, GlyphFigure, ShapeFigure, painter
+from saccade.data.scenes.figures import BoxFigure, GlyphFigure, ShapeFigure, draw_shape, painter
 from saccade.data.scenes.scene import Box, Question, SceneObject, Sketch
-from saccade.data.scenes.shapes import SHAPES, TURNS
+from saccade.data.scenes.shapes import SHAPES
 from saccade.data.scenes.signs import Sign, draw_line, write_sign_caption
 from saccade.data.scenes.wording import ask
 
@@ -146,9 +146,7 @@ def _put_shapes(
     places = _draw_places(dice, grid, [_Outline((r, r), ((-r, -r, r, r),)) for r in radii])
     figures = []
     for color, radius, (x, y) in zip(dice.shuffled(COLORS), radii, places, strict=False):
-        shape = dice.pick(SHAPES)
-        angle = math.radians(dice.uniform(-1, 1) * TURNS[shape])
-        figures.append(ShapeFigure(shape, color, shade(dice, color, split), x, y, radius, angle))
+        figures.append(draw_shape(dice, split, dice.pick(SHAPES), color, x, y, radius))
     return figures, ()
 
 

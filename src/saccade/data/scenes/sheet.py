@@ -37,7 +37,8 @@ def contact_sheet(scenes: Sequence[Scene], columns: int) -> Image.Image:
 def _cell(scene: Scene) -> Image.Image:
     lines = [f"{scene.family} {scene.split} {scene.index}", *textwrap.wrap(scene.caption, _WRAP)]
     for question in scene.questions:
-        lines += textwrap.wrap(f"{question.text} > {question.answer}", _WRAP)
+        wrong = f", not {question.wrong}" if question.wrong else ""
+        lines += textwrap.wrap(f"{question.text} > {question.answer}{wrong}", _WRAP)
     picture = Image.fromarray(scene.image)
     enlarged = max(1, _PICTURE_SIDE // max(picture.size))
     picture = picture.resize((picture.width * enlarged, picture.height * enlarged), Image.Resampling.NEAREST)

@@ -1,6 +1,6 @@
 """The families of the world, and how a scene of one is called up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from saccade.data.scenes.charts import sketch_charts
@@ -10,6 +10,8 @@ from saccade.data.scenes.digits import sketch_digits
 from saccade.data.scenes.objects import sketch_objects
 from saccade.data.scenes.pages import sketch_pages
 from saccade.data.scenes.practice import sketch_practice
+from saccade.data.scenes.preference import sketch_preference
+from saccade.data.scenes.reasoning import sketch_reasoning
 from saccade.data.scenes.scene import SPLITS, VERSIONS, WORLD_VERSION, Scene, Sketch
 from saccade.data.scenes.seams import sketch_seams
 from saccade.data.scenes.text import sketch_text
@@ -31,8 +33,10 @@ _FAMILIES = {
     "text": _Family(sketch_text, since=2),
     "charts": _Family(sketch_charts, since=2),
     "seams": _Family(sketch_seams, since=3),
+    "preference": _Family(sketch_preference, since=4),
+    "reasoning": _Family(sketch_reasoning, since=4),
 }
-FAMILIES = tuple(_FAMILIES)
+ALL_FAMILIES = tuple(_FAMILIES)
 # Drawn to learn from, never asked about: no test is made of them.
 _DRAWN = _FAMILIES | {"practice": _Family(sketch_practice, since=2), "pages": _Family(sketch_pages, since=3)}
 
@@ -48,6 +52,14 @@ def families(version: str = WORLD_VERSION) -> tuple[str, ...]:
     if version not in VERSIONS:
         raise DataError(f"there is no version {version!r} of the world; there are {', '.join(VERSIONS)}")
     return tuple(name for name, family in _FAMILIES.items() if family.since <= int(version))
+
+
+FAMILIES = families()
+
+
+def version_with(names: Iterable[str]) -> str:
+    """The version whose families some families are: the usual one, unless one of them came later."""
+    return max((WORLD_VERSION, *(str(_FAMILIES[name].since) for name in names)), key=int)
 
 
 def sketch(family: str, split: str, index: int) -> Sketch:
