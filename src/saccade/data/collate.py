@@ -75,23 +75,52 @@ def collate(
     if not samples:
         raise DataError("a batch needs at least one sample")
     for row, sample in enumerate(samples):
-        _check(row, sample, tokens_per_view, num_queries, labels)
+        check_sample(f"row {row}", sample, tokens_per_view, num_queries, labels)
     encoded = [sample.encoded for sample in samples]
     batch = pad_prompts(encoded, pad_id, padding_side)
     if labels:
         batch["labels"] = pad([e.labels for e in encoded], IGNORE, padding_side)
-    shown = [[] if sample.views is None else [sample.views] for sample in samples]
-    distinct, view_index = place_views(shown)
-    if distinct:
-        if len({views.ndim for views in distinct}) > 1:
-            raise DataError("some samples hold pictures and others patches of a tower: give all of a batch one kind")
-        views = np.concatenate(distinct)
-        if views.ndim == 3:
-            batch["image_features"] = torch.from_numpy(views.astype(np.float32))
-        else:
-            batch["pixel_values"] = torch.from_numpy(normalize(views, image))
-        batch["view_index"] = view_index
-    return batch
+    return batch | stack_views([[sample] for sample in samples], image)
+
+
+def check_sample(name: str, sample: Sample, tokens_per_view: int, num_queries: int, labels: bool) -> None:
+    """Raise what `collate` raises for one sample, which the message calls by `name`."""
+    roles = torch.tensor(sample.encoded.roles)
+    views = 0 if sample.views is None else len(sample.views)
+    found = int((roles == IMAGE).sum())
+    if found != views * tokens_per_view:
+        raise PlaceholderMismatchError(
+            f"{name} holds {views} views of {tokens_per_view} tokens: {views * tokens_per_view} image tokens were "
+            f"expected, {found} were found; encode it with the token counts of its own pictures"
+        )
+    queries = int(is_query(roles).sum())
+    if queries and (not num_queries or queries % num_queries):
+        raise PlaceholderMismatchError(
+            f"{name} holds {queries} query tokens, which do not make sets of {num_queries}: render it with the "
+            "prompt configuration of its model"
+        )
+    if labels and all(label == IGNORE for label in sample.encoded.labels[1:]):  # nothing predicts a first token
+        raise DataError(f"{name} has no trained token: give it an answer, or leave it out")
+
+
+def stack_views(rows: Sequence[Sequence[Sample]], image: ImageConfig) -> dict[str, Tensor]:
+    """Stack the views of the samples of each row.
+
+    Returns:
+        Nothing without pictures, else `pixel_values` or `image_features`, and `view_index`; see `collate`.
+
+    Raises:
+        DataError: when some samples hold pictures and others patches.
+    """
+    distinct, view_index = place_views([[one.views for one in row if one.views is not None] for row in rows])
+    if not distinct:
+        return {}
+    if len({views.ndim for views in distinct}) > 1:
+        raise DataError("some samples hold pictures and others patches of a tower: give all of a batch one kind")
+    views = np.concatenate(distinct)
+    if views.ndim == 3:
+        return {"image_features": torch.from_numpy(views.astype(np.float32)), "view_index": view_index}
+    return {"pixel_values": torch.from_numpy(normalize(views, image)), "view_index": view_index}
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, side: Side) -> Tensor:
@@ -147,22 +176,3 @@ def place_views(rows: Sequence[Sequence[Views]]) -> tuple[list[Views], Tensor]:
             slots += range(start, start + len(picture))
         index.append(slots)
     return distinct, pad(index, -1, "right")
-
-
-def _check(row: int, sample: Sample, tokens_per_view: int, num_queries: int, labels: bool) -> None:
-    roles = torch.tensor(sample.encoded.roles)
-    views = 0 if sample.views is None else len(sample.views)
-    found = int((roles == IMAGE).sum())
-    if found != views * tokens_per_view:
-        raise PlaceholderMismatchError(
-            f"row {row} holds {views} views of {tokens_per_view} tokens: {views * tokens_per_view} image tokens were "
-            f"expected, {found} were found; encode it with the token counts of its own pictures"
-        )
-    queries = int(is_query(roles).sum())
-    if queries and (not num_queries or queries % num_queries):
-        raise PlaceholderMismatchError(
-            f"row {row} holds {queries} query tokens, which do not make sets of {num_queries}: render it with the "
-            "prompt configuration of its model"
-        )
-    if labels and all(label == IGNORE for label in sample.encoded.labels):
-        raise DataError(f"row {row} has no trained token: give it an answer, or leave it out")

@@ -1,8 +1,8 @@
 """Shards: tar files with the members of a row side by side, read in place; only where they stand is kept in memory.
 
 A row is what webdataset calls a sample: members in a row whose names agree up to the first dot after the last slash.
-`KEY.json` holds its fields, or `KEY.txt` a caption; `KEY.jpg`, `KEY.png`, `KEY.webp` and so on are its pictures. An empty
-one stands for no picture: so rows of text alone are packed.
+`KEY.json` holds its fields, or `KEY.txt` a caption; `KEY.jpg`, `KEY.png`, `KEY.webp` and so on are its pictures. An
+empty one stands for no picture: so rows of text alone are packed.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""The model: views and ids in, hidden states or logits out."""
+"""The model without its output head: views and ids in, hidden states out."""
 
 import math
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.masking_utils import find_packed_sequence_indices
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 
 from saccade.config import SaccadeConfig
 from saccade.errors import ConfigError, PromptError
@@ -23,9 +24,7 @@ from saccade.model.layout import (
 from saccade.model.project import MultiModalProjector
 from saccade.model.query import EmbeddedQuery, QueryCall, build_context, drop_call, rewrite_queries
 from saccade.model.vision import build_vision_tower, extract_patches
-from saccade.roles import is_query
-
-PREFILL_ONLY = ("pixel_values", "image_features", "view_index", "query_positions")
+from saccade.roles import TEXT, is_query
 
 
 class SaccadePreTrainedModel(PreTrainedModel):
@@ -141,6 +140,9 @@ class SaccadeModel(SaccadePreTrainedModel):
     ) -> BaseModelOutputWithPast:
         """Run the decoder over text, visual tokens and queries.
 
+        A row may hold several conversations. Where `position_ids` restart, and neither a mask nor a cache is given, a
+        token sees its own conversation only, and so do the queries. Such a call makes no cache.
+
         Args:
             input_ids: `[batch, seq]`, one placeholder id per visual token and per query token.
             pixel_values: `[views, 3, side, side]`; the views of all rows, in order.
@@ -161,9 +163,15 @@ class SaccadeModel(SaccadePreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise PromptError("pass exactly one of input_ids and inputs_embeds")
+        conversations = None
+        if position_ids is not None and attention_mask is None and past_key_values is None:
+            conversations = find_packed_sequence_indices(position_ids)
+        if conversations is not None:
+            kwargs["use_cache"] = False  # beside a cache the decoder would take the row for one conversation
         if input_ids is not None:
+            patches = self._patches(pixel_values, image_features)
             inputs_embeds, call = self._embed(
-                input_ids, self._patches(pixel_values, image_features), mm_token_type_ids, view_index, query_positions
+                input_ids, patches, mm_token_type_ids, view_index, query_positions, conversations
             )
             if call is not None:
                 kwargs["embedded_query"] = call
@@ -190,10 +198,15 @@ class SaccadeModel(SaccadePreTrainedModel):
         roles: torch.Tensor | None,
         view_index: torch.Tensor | None,
         query_positions: torch.Tensor | None,
+        conversations: torch.Tensor | None,
     ) -> tuple[torch.Tensor, QueryCall | None]:
         """Embed ids, put visual and query tokens in their places, and prepare the query module's call."""
         if input_ids.shape[1] > 1 and not torch.compiler.is_compiling():
             view_index = self._checked_view_index(input_ids, patches, roles, view_index)
+        if self.training and torch.is_grad_enabled():
+            patches, roles, view_index, query_positions = self._reach_every_module(
+                input_ids, patches, roles, view_index, query_positions
+            )
         tokens = None
         if patches is not None:
             if view_index is None:
@@ -202,7 +215,32 @@ class SaccadeModel(SaccadePreTrainedModel):
         embeds = self.embed(input_ids, tokens, roles)
         if roles is None or patches is None or view_index is None:
             return embeds, None
-        return embeds, self.query_call(input_ids, roles, query_positions, patches, view_index)
+        call = self.query_call(input_ids, roles, query_positions, patches, view_index, conversations=conversations)
+        return embeds, call
+
+    def _reach_every_module(
+        self,
+        input_ids: torch.Tensor,
+        patches: torch.Tensor | None,
+        roles: torch.Tensor | None,
+        view_index: torch.Tensor | None,
+        query_positions: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Give rows without pictures a view that none of them shows, and rows without queries one that stands nowhere.
+
+        Processes that train together wait for each other at every module (FSDP) and every gradient (DDP). One whose
+        rows happen to be text alone must run the same modules; its gradients for them are zero, but they are there.
+        """
+        nowhere = input_ids.new_full((input_ids.shape[0], 1), -1)
+        if patches is None:
+            side = self.config.image.side
+            patches = self.encode_views(torch.zeros(1, 3, side, side, device=input_ids.device))
+            view_index = nowhere
+        if self.config.query is not None:
+            roles = torch.full_like(input_ids, TEXT) if roles is None else roles
+            query_positions = query_positions_of(roles) if query_positions is None else query_positions
+            query_positions = query_positions if query_positions.shape[1] else nowhere
+        return patches, roles, view_index, query_positions
 
     def embed(
         self, input_ids: torch.Tensor, visual_tokens: torch.Tensor | None, roles: torch.Tensor | None
@@ -235,6 +273,7 @@ class SaccadeModel(SaccadePreTrainedModel):
         patches: torch.Tensor,
         view_index: torch.Tensor,
         image_tokens_before: torch.Tensor | None = None,
+        conversations: torch.Tensor | None = None,
     ) -> QueryCall | None:
         """Say what the query tokens of a batch read; the decoder takes it as the argument `embedded_query`.
 
@@ -245,6 +284,7 @@ class SaccadeModel(SaccadePreTrainedModel):
             patches: Raw patches `[views, patches, vision_dim]`.
             view_index: `[batch, slots]`, the views of each row, -1 for none.
             image_tokens_before: `[batch]`, visual tokens of a row that stand before `input_ids`, in a cache.
+            conversations: `[batch or 1, seq]`, see `build_context`.
 
         Returns:
             The call; None for a model without queries, or where there are none.
@@ -259,7 +299,9 @@ class SaccadeModel(SaccadePreTrainedModel):
         seen = image_mask.cumsum(dim=1)
         if image_tokens_before is not None:
             seen = seen + image_tokens_before.unsqueeze(1)
-        context = build_context(roles, query_positions, seen, patches, view_index, self.config.tokens_per_view)
+        context = build_context(
+            roles, query_positions, seen, patches, view_index, self.config.tokens_per_view, conversations
+        )
         return QueryCall(self.embedded_query, context)
 
     def _checked_view_index(
@@ -279,120 +321,3 @@ class SaccadeModel(SaccadePreTrainedModel):
             return view_index_of(image_mask, config.tokens_per_view, num_views)
         check_view_index(image_mask, view_index, config.tokens_per_view, num_views)
         return view_index
-
-
-class SaccadeForConditionalGeneration(SaccadePreTrainedModel, GenerationMixin):
-    """The model with its output head: answers questions about pictures."""
-
-    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012 (as above)
-
-    def __init__(self, config: SaccadeConfig) -> None:
-        super().__init__(config)
-        self.model = SaccadeModel(config)
-        text = config.text_config
-        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=config.lm_head_bias)
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the decoder's token embeddings."""
-        embeddings: nn.Module = self.model.get_input_embeddings()
-        return embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the decoder's token embeddings."""
-        self.model.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the output head."""
-        head: nn.Module = self.lm_head
-        return head
-
-    def get_image_features(self, pixel_values: torch.Tensor, **_: Any) -> BaseModelOutputWithPooling:
-        """See `SaccadeModel.get_image_features`."""
-        features: BaseModelOutputWithPooling = self.model.get_image_features(pixel_values)
-        return features
-
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        mm_token_type_ids: torch.Tensor | None = None,
-        image_features: torch.Tensor | None = None,
-        view_index: torch.Tensor | None = None,
-        query_positions: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
-        """Compute logits `[batch, kept, vocab]` and, with labels, the loss.
-
-        The other arguments are those of `SaccadeModel.forward`. `labels` `[batch, seq]` align with `input_ids` and are
-        shifted inside; the loss is the mean over those that are not -100. `logits_to_keep` says how many last positions
-        (or which ones) get logits; 0 for all.
-        """
-        num_items = kwargs.pop("num_items_in_batch", None)
-        outputs = self.model(
-            input_ids=input_ids,
-            pixel_values=pixel_values,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            mm_token_type_ids=mm_token_type_ids,
-            image_features=image_features,
-            view_index=view_index,
-            query_positions=query_positions,
-            **kwargs,
-        )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept, :])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=logits.shape[-1], num_items_in_batch=num_items
-            )
-        return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
-
-    def _expand_inputs_for_generation(
-        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **kwargs: Any
-    ) -> tuple[Any, dict[str, Any]]:
-        """Repeat rows for beams and several returned sequences; the repeated rows share their views."""
-        views = {name: kwargs.pop(name, None) for name in ("pixel_values", "image_features")}
-        views = {name: value for name, value in views.items() if value is not None}
-        if views and expand_size > 1 and input_ids is not None and kwargs.get("view_index") is None:
-            config, (patches,) = self.config, views.values()
-            image_mask = input_ids == config.image_token_id
-            kwargs["view_index"] = view_index_of(image_mask, config.tokens_per_view, patches.shape[0])
-        input_ids, kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]
-            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
-        )
-        return input_ids, kwargs | views
-
-    def prepare_inputs_for_generation(  # type: ignore[override]
-        self, input_ids: Any, *, is_first_iteration: bool = False, **kwargs: Any
-    ) -> dict[str, Any]:
-        """Give pictures and placements to the prefill only, or to every step when there is no cache.
-
-        Raises:
-            PromptError: when rows are padded on the right: a row's first new token would follow its padding.
-        """
-        mask = kwargs.get("attention_mask")
-        if is_first_iteration and mask is not None and mask.ndim == 2 and not bool(mask[:, -1].all()):
-            raise PromptError("rows padded on the right give wrong answers: pad them on the left to generate")
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(  # type: ignore[misc]
-            input_ids, is_first_iteration=is_first_iteration, **kwargs
-        )
-        if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in (*PREFILL_ONLY, "mm_token_type_ids"):
-                inputs.pop(name, None)
-        return inputs

@@ -1,7 +1,7 @@
 """EmbQ: query tokens that look, inside the decoder, at the instruction and then at the raw patches.
 
 FlashSloth, Sec. 3.3, Eqs. 5-6. Queries do not see each other here, so a set needs no structure of its own: every query
-token reads the tokens of its instruction (see `saccade.roles`) and the views that stand before it in its row.
+token reads the tokens of its instruction (see `saccade.roles`) and the views that stand before it in its conversation.
 """
 
 import math
@@ -42,6 +42,7 @@ def build_context(
     patches: torch.Tensor,
     view_index: torch.Tensor,
     tokens_per_view: int,
+    conversations: torch.Tensor | None = None,
 ) -> QueryContext:
     """Work out what each query token reads.
 
@@ -52,6 +53,8 @@ def build_context(
         patches: `[views, patches, vision_dim]`.
         view_index: `[batch, slots]`, -1 padded.
         tokens_per_view: Visual tokens of one view.
+        conversations: `[batch or 1, seq]`, ascending: which conversation of its row a token belongs to; None when each
+            row is one.
     """
     valid = positions >= 0
     at = positions.clamp(min=0)
@@ -61,6 +64,12 @@ def build_context(
     slots = torch.arange(1, view_index.shape[1] + 1, device=roles.device)
     complete = slots * tokens_per_view <= seen_tokens.unsqueeze(-1)
     view_mask = complete & (view_index >= 0).unsqueeze(1) & valid.unsqueeze(-1)
+    if conversations is not None:
+        of_token = conversations.expand_as(roles).unsqueeze(1)
+        of_query = of_token.squeeze(1).gather(1, at).unsqueeze(-1)
+        before = (image_tokens.unsqueeze(1) * (of_token < of_query)).amax(dim=-1, keepdim=True)
+        text_mask = text_mask & (of_token == of_query)
+        view_mask = view_mask & (slots * tokens_per_view > before)
     return QueryContext(is_query(roles), positions, text_mask, patches, view_index, view_mask)
 
 

@@ -13,7 +13,7 @@ from saccade.data.sources import Source, open_rows
 from saccade.errors import DataError
 
 
-class Mixture:
+class Mixed:
     """Rows of several sources in an order drawn from a seed; each pass has its own order.
 
     Without shares a pass shows every row once. With shares a pass is as long, but each source has its share of it: a
@@ -47,7 +47,7 @@ class Mixture:
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     @classmethod
-    def of(cls, sources: Sequence[Source], seed: int) -> Mixture:
+    def of(cls, sources: Sequence[Source], seed: int) -> Mixed:
         """Open sources and mix them by their shares."""
         return cls([open_rows(source) for source in sources], [source.share for source in sources], seed)
 
