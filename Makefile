@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone and a Python are enough.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check verify-released bench gpu-bench clean
+.PHONY: help demo test test-slow check verify-released bench gpu-bench gpu-train clean
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 # A command may exist and still refuse to run (version managers leave such shims), so each candidate is tried.
@@ -48,6 +48,9 @@ bench: $(VENV)/.core  ## Time a training step for each attention backend; prints
 # Without an environment of its own: a lent accelerator may have no network to make one with.
 gpu-bench:  ## Measure everything on a CUDA device in eight minutes; files go to OUT, or runs/gpu-bench
 	PYTHONPATH="src$${PYTHONPATH:+:$$PYTHONPATH}" $(GPU_PYTHON) tools/gpu_bench.py
+
+gpu-train:  ## Train both models at full size for two steps a stage on a CUDA device, and the table of training costs
+	PYTHONPATH="src$${PYTHONPATH:+:$$PYTHONPATH}" $(GPU_PYTHON) tools/gpu_train.py
 
 clean:  ## Remove caches and build products; the environment stays
 	rm -rf build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

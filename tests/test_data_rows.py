@@ -16,7 +16,7 @@ from PIL import Image
 
 from saccade.data.formats import parse_row
 from saccade.data.json_files import find_elements, find_lines
-from saccade.data.mixture import Mixture
+from saccade.data.mixed import Mixed
 from saccade.data.records import Joined, Record
 from saccade.data.rows import CaptionRow, ChatRow, PreferenceRow, ProblemRow, RowError, Rows
 from saccade.data.sources import Source, open_rows
@@ -356,19 +356,19 @@ def test_joined_rows_stand_one_after_the_other():
 
 
 def test_a_pass_without_shares_shows_every_row_once_in_an_order_of_its_own():
-    mixture = Mixture([Numbered("a", 7), Numbered("b", 4)], [None, None], seed=5)
+    mixture = Mixed([Numbered("a", 7), Numbered("b", 4)], [None, None], seed=5)
     passes = [[mixture[11 * epoch + place] for place in range(11)] for epoch in range(3)]
     assert len(mixture) == 11
     assert all(sorted(one) == sorted(passes[0]) and len(set(one)) == 11 for one in passes)
     assert passes[0] != passes[1] != passes[2]
-    again = Mixture([Numbered("a", 7), Numbered("b", 4)], [None, None], seed=5)
+    again = Mixed([Numbered("a", 7), Numbered("b", 4)], [None, None], seed=5)
     assert [again[place] for place in (25, 3, 14)] == [passes[2][3], passes[0][3], passes[1][3]]
-    other = Mixture([Numbered("a", 7), Numbered("b", 4)], [None, None], seed=6)
+    other = Mixed([Numbered("a", 7), Numbered("b", 4)], [None, None], seed=6)
     assert [other[place] for place in range(11)] != passes[0]
 
 
 def test_shares_divide_a_pass_and_no_row_comes_twice_before_all_came_once():
-    mixture = Mixture([Numbered("a", 30), Numbered("b", 4)], [1.0, 1.0], seed=1)
+    mixture = Mixed([Numbered("a", 30), Numbered("b", 4)], [1.0, 1.0], seed=1)
     assert mixture.counts == [17, 17]
     drawn: Counter[str] = Counter()
     for epoch in range(6):
@@ -382,14 +382,14 @@ def test_shares_divide_a_pass_and_no_row_comes_twice_before_all_came_once():
 
 def test_shares_that_make_no_sense_are_refused():
     with pytest.raises(DataError, match="1 of 2 sources have a share"):
-        Mixture([Numbered("a", 3), Numbered("b", 3)], [1.0, None], seed=0)
+        Mixed([Numbered("a", 3), Numbered("b", 3)], [1.0, None], seed=0)
     with pytest.raises(DataError, match="share of source 2 is below one row in 6"):
-        Mixture([Numbered("a", 3), Numbered("b", 3)], [1.0, 0.01], seed=0)
+        Mixed([Numbered("a", 3), Numbered("b", 3)], [1.0, 0.01], seed=0)
 
 
 def test_a_mixture_opens_its_sources(tmp_path):
     path = written(tmp_path / "talks.jsonl", [{"conversations": TALK}] * 3)
-    mixture = Mixture.of([Source(path=path, kind="chat"), Source(path=path, kind="captions")], seed=0)
+    mixture = Mixed.of([Source(path=path, kind="chat"), Source(path=path, kind="captions")], seed=0)
     assert len(mixture) == 6
     found = [mixture.locate(number) for number in range(6)]
     assert sorted(found) == [(part, index) for part in range(2) for index in range(3)]

@@ -18,7 +18,7 @@ from saccade.config import ImageConfig
 from saccade.errors import CheckpointError, ConfigError, ImageError, PromptError
 from saccade.image.processor import build_processor
 from saccade.model import SaccadeForConditionalGeneration
-from saccade.train.run import load_tokenizer
+from saccade.train.start import load_tokenizer
 from saccade.vlm import VLM, Answer, Event, Timings, load
 from saccade.vlm.answers import Stopwatch
 from saccade.vlm.streaming import REPLACEMENT, TextStream

@@ -21,7 +21,7 @@ from saccade.model import SaccadeForConditionalGeneration
 from saccade.train.build import build_lesson
 from saccade.train.patches import PatchPretraining
 from saccade.train.recipes.nano_recipes import nano
-from saccade.train.run import load_tokenizer
+from saccade.train.start import load_tokenizer
 
 BACKENDS = ("eager", "sdpa")
 DTYPES = (torch.float32, torch.bfloat16)
@@ -30,7 +30,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 def batches() -> dict[str, dict[str, torch.Tensor]]:
     """One batch for each kind of stage, at the recipe's sizes."""
     recipe, model = nano(), SaccadeForConditionalGeneration(presets.nano())
-    tokenizer = load_tokenizer(recipe.tokenizer)
+    tokenizer = load_tokenizer("nano")
     made: dict[str, dict[str, torch.Tensor]] = {}
     for stage in (recipe.stages[0], recipe.stages[-1]):
         lesson = build_lesson(model, tokenizer, stage)

@@ -25,10 +25,12 @@ def draw(result: Result, path: Path) -> None:
     """
     if "ways" in result:
         waterfall(result, path)
+    elif "exercises" in result:
+        training(result, path)
     elif result.get("rows"):
         pareto(result, path)
     else:
-        raise ConfigError(f"a result of bench {result['bench']!r} holds neither ways nor rows: there is no plot of it")
+        raise ConfigError(f"a result of bench {result['bench']!r} holds nothing measured: there is no plot of it")
 
 
 def pareto(result: Result, path: Path) -> None:
@@ -52,6 +54,33 @@ def pareto(result: Result, path: Path) -> None:
     axes.set_xlabel("visual and query tokens")
     axes.set_ylabel("time to first token, ms")
     _finish(figure, [axes], result, path)
+
+
+def training(result: Result, path: Path) -> None:
+    """Draw seconds of a sample against memory, one picture for pretraining and one for tuning (FlashSloth, Figure 3).
+
+    What did not fit stands as a line at the memory it would take.
+    """
+    exercises = list(dict.fromkeys(row["exercise"] for row in result["exercises"]))
+    figure, panels = _figure(len(exercises))
+    for name, axes in zip(exercises, panels, strict=True):
+        for row in (row for row in result["exercises"] if row["exercise"] == name):
+            memory = (row["memory_bytes"] or row["planned_bytes"]) / 1e9
+            if row["seconds"] is None:
+                axes.axvline(memory, color=FAINT, linestyle="--")
+                axes.annotate(
+                    f"{row['subject']}: does not fit", (memory, 0), rotation=90, fontsize=7, va="bottom", ha="right"
+                )
+                continue
+            each = row["seconds"]["median"] / row["rows"] * 1e3
+            axes.scatter(memory, each, color=COLOR)
+            axes.annotate(f" {row['subject']}", (memory, each), fontsize=8)
+        axes.margins(0.2)
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        axes.set_ylabel(f"{name}\nms per sample", fontsize=9)
+    panels[-1].set_xlabel("GB of memory")
+    _finish(figure, panels, result, path)
 
 
 def waterfall(result: Result, path: Path) -> None:

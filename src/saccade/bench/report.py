@@ -9,13 +9,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from saccade.bench.compare import Settings
 from saccade.errors import ConfigError
 from saccade.evaluate.provenance import made_with
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Result = dict[str, Any]
 
@@ -52,7 +54,7 @@ def new_result(
     kind: str,
     device: torch.device,
     dtype: torch.dtype,
-    settings: Settings,
+    settings: DataclassInstance,
     **content: Any,
 ) -> Result:
     """Return a result without targets.
@@ -111,6 +113,8 @@ def markdown(result: Result) -> str:
             parts += [f"{way['subject']}: {way['way']}.", _stages(way), _facts(way)]
     if "batches" in result:
         parts.append(_batches(result["batches"]))
+    if "exercises" in result:
+        parts.append(_exercises(result["exercises"]))
     if "rows" in result:
         tasks = dict.fromkeys(row["task"] for row in result["rows"])
         parts += [_compared([row for row in result["rows"] if row["task"] == task], ceilings or {}) for task in tasks]
@@ -130,11 +134,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _head(result: Result) -> str:
     settings = ", ".join(
         f"{name.replace('_', ' ')} {result[name]}"
-        for name in ("new_tokens", "rounds", "warm_up", "seed")
+        for name in ("new_tokens", "rounds", "warm_up", "seed", "quick")
         if name in result
     )
     small = " Small copies: these numbers say nothing about speed." if result.get("small") else ""
-    cut = f" Cut short after {result['seconds']:g} seconds: fewer rounds." if result["cut"] else ""
+    cut = f" Cut short after {result['seconds']:g} seconds: fewer rounds." if result.get("cut") else ""
     return (
         f"`{result['command']}`: {result['machine']}, {result['device']}, {result['threads']} threads, "
         f"{result['dtype']}; torch {result['torch']}, transformers {result['transformers']}, commit "
@@ -222,6 +226,26 @@ def _compared(rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, Any]) ->
         )
     head = [rows[0]["task"], "tokens", "TFLOPs", "TMACs", "GB", "TTFT ms", "over the first", "of matrix rate"]
     return table([*head, "TPOT ms", "of read rate", "answers/s", "tokens/s"], lines)
+
+
+def _exercises(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        memory, fits = row["memory_bytes"], row["seconds"] is not None
+        lines.append(
+            [
+                f"{row['exercise']}, {row['rows']} rows: {row['subject']}",
+                str(row["tokens"]),
+                f"{row['trained'] / 1e6:.4g} of {row['parameters'] / 1e6:.4g}",
+                f"{row['flops'] / 1e12:.4g}",
+                f"{row['planned_bytes'] / 1e9:.3g}",
+                "–" if memory is None else f"{memory / 1e9:.3g}",
+                milliseconds(row["seconds"]) if fits else "does not fit",
+                _rate(row["samples_per_second"]) if fits else "–",
+            ]
+        )
+    head = ("a step", "tokens a row", "M trained", "TFLOPs", "GB planned", "GB measured", "ms", "samples/s")
+    return table(head, lines)
 
 
 def _share(reached: float | None, ceiling: float | None) -> str:

@@ -24,14 +24,14 @@ def skeleton(config: SaccadeConfig) -> SaccadeForConditionalGeneration:
         ConfigError: when the configuration contradicts itself or no such backbone can be built.
     """
     with torch.device("meta"):
-        model: SaccadeForConditionalGeneration = _built(config)
+        model: SaccadeForConditionalGeneration = build(config)
     return model.requires_grad_(False)  # torch's counter stumbles over views of what has a gradient
 
 
 def parameters(config: PreTrainedConfig) -> int:
     """Count the parameters of a model, tied ones once; raises ConfigError when no such model can be built."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in _built(config).parameters())
+        return sum(parameter.numel() for parameter in build(config).parameters())
 
 
 def random_model(config: PreTrainedConfig, device: str | torch.device, dtype: torch.dtype, seed: int) -> Any:
@@ -53,7 +53,7 @@ def random_model(config: PreTrainedConfig, device: str | torch.device, dtype: to
         ConfigError: when no such model can be built.
     """
     with init_empty_weights(include_buffers=False):
-        model = _built(config)
+        model = build(config)
     model.tie_weights()
     generator = torch.Generator().manual_seed(seed)
     block = (torch.randn(BLOCK, generator=generator) * DEVIATION).to(device, dtype)
@@ -66,7 +66,8 @@ def random_model(config: PreTrainedConfig, device: str | torch.device, dtype: to
     return model.to(device).eval()
 
 
-def _built(config: PreTrainedConfig) -> Any:
+def build(config: PreTrainedConfig) -> Any:
+    """Build a model with weights where the context puts them; raises ConfigError when no such model can be built."""
     try:
         if isinstance(config, SaccadeConfig):
             return SaccadeForConditionalGeneration(config)

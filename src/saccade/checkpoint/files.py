@@ -15,6 +15,8 @@ from torch import Tensor
 from saccade.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
+# What the folder of a training run holds: which stages it has.
+RUN_FILE = "run.json"
 INDEX_FILE = "model.safetensors.index.json"
 ASSETS = Path(str(files("saccade"))) / "assets"
 _PICKLES = ("*.bin", "*.pt", "*.pth")
@@ -30,15 +32,18 @@ def resolve(source: str | PathLike[str]) -> Path:
     """Return the folder of a checkpoint, downloading a hub id first.
 
     A string that names a bundled model means that one, its hyphens and underscores alike; a folder of the same name is
-    reached as a path, such as "./nano".
+    reached as a path, such as "./nano". The folder of a training run means the model of its last stage.
 
     Raises:
-        CheckpointError: when `source` is neither a checkpoint folder nor a hub id that can be reached.
+        CheckpointError: when `source` is neither a checkpoint folder nor a hub id that can be reached, or is that of a
+            run that is not finished.
     """
     if isinstance(source, str) and (bundled := bundled_models().get(source.replace("-", "_"))):
         return bundled
     folder = Path(source).expanduser()
     if folder.is_dir():
+        if (folder / RUN_FILE).is_file():
+            return _trained(folder)
         if not (folder / CONFIG_FILE).is_file():
             raise CheckpointError(f"{folder} has no {CONFIG_FILE}: name the folder of a checkpoint")
         return folder
@@ -111,6 +116,17 @@ def _download(name: str) -> Path:
             f"model that can be reached from here ({first_line(error)}): check the spelling and the connection, or "
             "download it elsewhere and give the folder"
         ) from error
+
+
+def _trained(run: Path) -> Path:
+    """Return the folder of the model that the last stage of a training run left."""
+    stages = read_json(run / RUN_FILE)["recipe"]["stages"]
+    folders = [run / f"{number}-{stage['name']}" / "model" for number, stage in enumerate(stages)]
+    if not folders[-1].is_dir():
+        done = [str(folder) for folder in folders if folder.is_dir()]
+        among = f", or name what is there: {listed(done)}" if done else ""
+        raise CheckpointError(f"the run in {run} is not finished: start it again with the same command{among}")
+    return folders[-1]
 
 
 def _shards(folder: Path) -> list[Path]:

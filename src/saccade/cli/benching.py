@@ -51,6 +51,10 @@ TABLE1_PEERS = ("llava-1.5-7b", "imp-v1-3b", "qwen2-vl-2b", "internvl2-2b-6-tile
 FLASHVL_MODELS = ("preset:flashvl_static", "preset:flashvl_dynamic", "preset:flashvl_iss")
 FLASHVL_PEERS = ("qwen2-vl-2b", "internvl2-2b", "aquila-vl-2b")
 
+TRAIN_MODELS = ("preset:flashsloth", "preset:flashsloth_hd", "preset:flashvl_static")
+TRAIN_SMALL = ("preset:nano", "preset:nano_hd", "preset:nano_flashvl_static")
+TRAIN_PEERS = ("llava-1.5-7b", "imp-v1-3b", "mobilevlm-v2-3b")
+
 bench = typer.Typer(invoke_without_command=True)
 
 
@@ -177,6 +181,34 @@ def flashvl(
     _deliver(result, out, plot, markdown)
 
 
+@bench.command("train")
+def training(
+    model: PaperModels = None,
+    peer: Peers = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two steps of a quarter of the rows: to try it.")] = False,
+    device: Device = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of products; bfloat16 on an accelerator, float32 on a CPU, if left out.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps that count, after two that do not.")] = 5,
+    seed: Seed = 0,
+    out: Out = None,
+    plot: Plot = None,
+    markdown: Markdown = None,
+    kept: From = None,
+) -> None:
+    """Redo FlashSloth's Figure 3: memory and samples per second of a step of pretraining and of tuning.
+
+    With the paper's rows on a device, 32 and 8, activations computed again, weights and optimizer in float32. On an
+    accelerator our presets and the peers at full size, one after the other, and what does not fit is said with the
+    memory it would take; on a CPU nano's shapes and small copies of the peers.
+
+    Example:  saccade bench train --out train.json --plot train.png
+    """
+    result = _trained(model, peer, device, dtype, rounds, seed, quick=quick) if kept is None else _kept(kept)
+    _deliver(result, out, plot, markdown)
+
+
 @dataclass(frozen=True)
 class _Paper:
     """What a paper measured: its lists, its models, its peers, and the ratios to reach."""
@@ -276,6 +308,34 @@ def _compared(
         rows = [row for one in tasks for row in compare(subjects, one, settings, lambda _: bar.advance(task), budget)]
     content = {"small": small, "cut": budget.cut, "ceilings": ceilings.to_dict(), "rows": rows}
     return add_targets(new_result(paper.kind, place, number, settings, **content), verdicts_on_rows(paper.goals, rows))
+
+
+def _trained(
+    models: Sequence[str] | None,
+    peers: Sequence[str] | None,
+    device: str | None,
+    dtype: str | None,
+    rounds: int,
+    seed: int,
+    *,
+    quick: bool,
+) -> Result:
+    """Measure steps of training, of models and peers."""
+    prepare_libraries()
+    from saccade.bench.report import new_result
+    from saccade.bench.training import Steps, learners, measure_training, steps_of
+
+    place, _ = _place(device, "float32")
+    small = place.type == "cpu"
+    _, number = _place(device, dtype or ("float32" if small else "bfloat16"))
+    others = [] if peers == [NONE] else peers or TRAIN_PEERS
+    named = [] if models == [NONE] else models or (TRAIN_SMALL if small else TRAIN_MODELS)
+    steps = Steps(2 if quick else rounds, seed, quick)
+    found = learners(named, others, small=small)
+    with progress() as bar:
+        task = bar.add_task("training", total=steps_of(found, steps))
+        rows = measure_training(found, place, number, steps, lambda: bar.advance(task))
+    return new_result("train", place, number, steps, small=small, exercises=rows)
 
 
 def _check_place_of_options(context: typer.Context) -> None:

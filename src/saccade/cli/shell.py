@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -99,7 +100,11 @@ def open_vlm(model: str, device: str | None, dtype: str | None, max_pixels: int 
 
 
 def prepare_libraries() -> None:
-    """Register with transformers, and keep its progress bars and warnings away from what a command prints."""
+    """Register with transformers, and keep its progress bars and warnings away from what a command prints.
+
+    Trainers of trl report their use over the network unless told not to: a command sends nothing anywhere by itself.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before the hub's library, which reads it once, is imported
     from transformers.utils import logging
 
     logging.set_verbosity_error()

@@ -3,20 +3,24 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-import torch
+from accelerate import PartialState
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from saccade.config import ImageConfig
+from saccade.data.encoder import Encoder
 from saccade.errors import ConfigError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.train.patches import PatchDataset, PatchPretraining, collate_patches
-from saccade.train.questions import CaptionDataset, Encoder, QuestionDataset
+from saccade.train.questions import CaptionDataset, QuestionDataset
+from saccade.train.rows import open_checked
 from saccade.train.stages import Stage
-from saccade.train.tasks import Captions, Patches, Questions
+from saccade.train.tasks import Captions, Patches, Questions, Tuning
+from saccade.train.tuning import TuningDataset, collator
 from saccade.train.world import StoredPatches, question_types
 
 
@@ -28,11 +32,13 @@ class Lesson:
         module: What is trained: called with a batch it returns a loss.
         dataset: Items by number; a stage goes through them in the order of the numbers that the seed draws.
         collate: Makes a batch of items.
+        steps: Optimizer steps that go once through the data; None where the stage says it.
     """
 
     module: nn.Module
     dataset: Dataset[Any]
-    collate: Callable[[list[Any]], dict[str, torch.Tensor]]
+    collate: Callable[[list[Any]], dict[str, Any]]
+    steps: int | None = None
 
 
 def build_lesson(
@@ -78,6 +84,26 @@ def build_lesson(
         return Lesson(model, CaptionDataset(**shared), encoder.collate)
     _check_emphasis(stage.name, task)
     return Lesson(model, QuestionDataset(**shared, task=task), encoder.collate)
+
+
+def build_tuning(
+    model: SaccadeForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    stage: Stage,
+    notes: Path,
+    *,
+    data: Path,
+    seed: int,
+    workers: int = 0,
+    skip_bad: bool = False,
+) -> Lesson:
+    """Prepare a stage of rows; see `open_checked` for the arguments and errors."""
+    assert isinstance(stage.task, Tuning)
+    encoder = Encoder(model.config, tokenizer)
+    with PartialState().main_process_first():  # the others recall what it found
+        checked = open_checked(stage.task, encoder, notes, data=data, seed=seed, workers=workers, skip_bad=skip_bad)
+    rows = TuningDataset(checked, encoder, stage, seed)
+    return Lesson(model, rows, collator(encoder, stage.task), rows.steps)
 
 
 def _check_emphasis(name: str, task: Questions) -> None:

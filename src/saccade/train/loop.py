@@ -1,22 +1,41 @@
 """One stage: transformers' Trainer on what it teaches, resumable at every step."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 import torch
 from accelerate import PartialState
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers.integrations.integration_utils import is_tensorboard_available
 
+from saccade.config import ImageConfig
+from saccade.errors import ConfigError
 from saccade.model import SaccadeForConditionalGeneration
-from saccade.train.build import build_lesson
+from saccade.train.answers import answer_trainer
+from saccade.train.build import Lesson, build_lesson, build_tuning
+from saccade.train.checkpoints import KeepWhole, newest_checkpoint
+from saccade.train.lora import add_adapters
+from saccade.train.options import DEFAULTS, Options
 from saccade.train.processes import join_processes, split
 from saccade.train.progress import ProgressBar, StopOnInterrupt
+from saccade.train.rows import RowTask
 from saccade.train.stages import Stage
-from saccade.train.tasks import Patches
+from saccade.train.tasks import Captions, Patches, Questions, Tuning
 from saccade.train.trainer import StageTrainer
 from saccade.train.world import StoredPatches
 
 LOGGING_STEPS = 20
+
+
+class _Rows(TypedDict):
+    """Where the rows of a stage are, and what is done about bad ones; see `open_checked`."""
+
+    data: Path
+    seed: int
+    workers: int
+    skip_bad: bool
 
 
 def train_stage(
@@ -27,47 +46,96 @@ def train_stage(
     *,
     log: Path,
     seed: int,
-    workers: int = 1,
-    save_steps: int = 200,
-    compiled: bool = False,
     patches: StoredPatches | None = None,
+    data: Path = Path("data"),
+    **options: Unpack[Options],
 ) -> None:
     """Train one stage in place; checkpoints go to `folder`, and a run found there goes on.
 
-    `patches` are what the frozen tower makes of the stage's pictures, where they were computed before.
+    A stage with adapters writes them to `adapter` in its folder and leaves them merged into the model. One that changes
+    the picture configuration changes the model's for good: what follows sees as it learned to see.
+
+    Args:
+        model: What learns.
+        tokenizer: Its tokenizer.
+        stage: What it learns.
+        folder: Holds the checkpoints.
+        log: File of JSON lines, one for every few steps.
+        seed: Of the order of the data, of fresh adapters and heads, and of dropout.
+        patches: What the frozen tower makes of the stage's pictures, where they were computed before.
+        data: Folder that mixtures were fetched to.
+        **options: See `Options`.
 
     Raises:
         ConfigError: when the stage does not fit the processes, the questions of its families, the way pictures become
-            views, or the patches.
+            views, or the patches, or TensorBoard is asked for and not there.
+        DataError: when rows are missing or bad.
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
-    join_processes([stage])
+    how = DEFAULTS | options
+    processes = join_processes([stage], sharded=how["sharded"], compiled=how["compiled"])
+    model.config.image = ImageConfig(**model.config.image.model_dump() | stage.image)
+    model.config.check()
     # Not left to the Trainer: heads are drawn before it exists, and must not depend on what ran before.
     set_seed(seed)
-    lesson = build_lesson(model, tokenizer, stage, patches)
+    adapters = add_adapters(model, stage.groups)
     interrupt, bar = StopOnInterrupt(), ProgressBar(stage.name, log, stage.batch)
-    trainer = StageTrainer(
-        model=lesson.module,
-        args=_arguments(stage, folder, seed, workers, save_steps, compiled and isinstance(stage.task, Patches)),
-        train_dataset=lesson.dataset,
-        data_collator=lesson.collate,
-        callbacks=[bar, interrupt],
-        stage=stage,
-    )
+    settings = partial(_settings, folder=folder, seed=seed, how=how)
+    if isinstance(stage.task, Patches | Captions | Questions):
+        lesson = build_lesson(model, tokenizer, stage, patches)
+        trainer: Trainer = _trainer(lesson, stage, settings, sharded=how["sharded"])
+    else:
+        rows = _Rows(data=data, seed=seed, workers=how["workers"], skip_bad=how["skip_bad"])
+        trainer = _trainer_of_rows(model, tokenizer, stage, folder, settings, rows, sharded=how["sharded"])
+    for callback in (bar, interrupt, KeepWhole()):
+        trainer.add_callback(callback)
     trainer.remove_callback(PrinterCallback)
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     with interrupt, bar:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
     if interrupt.stopped:
         raise KeyboardInterrupt
+    if adapters is not None:
+        if processes.is_main_process:
+            adapters.save(folder / "adapter")
+        adapters.merge()
 
 
-def _arguments(
-    stage: Stage, folder: Path, seed: int, workers: int, save_steps: int, compiled: bool
-) -> TrainingArguments:
+def _trainer_of_rows(
+    model: SaccadeForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    stage: Stage,
+    folder: Path,
+    settings: Callable[[Stage], dict[str, Any]],
+    rows: _Rows,
+    *,
+    sharded: bool,
+) -> Trainer:
+    if not isinstance(stage.task, Tuning):
+        return answer_trainer(model, tokenizer, stage, folder, settings, [], **rows)
+    lesson = build_tuning(model, tokenizer, stage, folder, **rows)
+    return _trainer(lesson, stage.model_copy(update={"steps": lesson.steps}), settings, sharded=sharded)
+
+
+def _trainer(
+    lesson: Lesson, stage: Stage, settings: Callable[[Stage], dict[str, Any]], *, sharded: bool
+) -> StageTrainer:
+    return StageTrainer(
+        model=lesson.module,
+        args=TrainingArguments(**settings(stage)),
+        train_dataset=lesson.dataset,
+        data_collator=lesson.collate,
+        stage=stage,
+        sharded=sharded,
+    )
+
+
+def _settings(stage: Stage, folder: Path, seed: int, how: Options) -> dict[str, Any]:
+    """Return the arguments of transformers' Trainer by name, which trl's trainers take too."""
+    if how["tensorboard"] and not is_tensorboard_available():
+        raise ConfigError("event files need the library tensorboard: pip install tensorboard")
     processes = PartialState().num_processes
     part = split(stage, processes)
-    return TrainingArguments(
+    return dict(
         output_dir=str(folder),
         max_steps=stage.steps or -1,
         num_train_epochs=stage.epochs or 1,
@@ -83,14 +151,17 @@ def _arguments(
         ddp_backend="gloo" if processes > 1 and not torch.cuda.is_available() else None,
         ddp_find_unused_parameters=False,
         logging_steps=LOGGING_STEPS,
-        save_steps=save_steps,
-        save_total_limit=1,
+        save_strategy="steps" if how["save_steps"] else "no",
+        save_steps=how["save_steps"] or 1,
+        include_num_input_tokens_seen="non_padding" if isinstance(stage.task, Captions | Questions | Tuning) else "no",
         seed=seed,
-        dataloader_num_workers=workers,
-        torch_compile=compiled,
+        dataloader_num_workers=how["workers"],
+        torch_compile=how["compiled"] and isinstance(stage.task, Patches),
         remove_unused_columns=False,
+        # Rows come in an order of their own, which spans passes.
+        train_sampling_strategy="sequential" if isinstance(stage.task, RowTask) else "random",
         disable_tqdm=True,
-        report_to="none",
+        report_to="tensorboard" if how["tensorboard"] else "none",
     )
 
 

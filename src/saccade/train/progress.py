@@ -14,15 +14,21 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class ProgressBar(TrainerCallback):
-    """A rich progress bar, shown inside a `with` block, and a JSON-lines log, one line per logged step."""
+    """A rich progress bar, shown inside a `with` block, and a JSON-lines log, one line per logged step.
 
-    def __init__(self, stage: str, log: Path, pictures_per_step: int) -> None:
-        self.stage, self.log, self.pictures = stage, log, pictures_per_step
+    Args:
+        stage: Its name.
+        log: File of the log.
+        per_step: Pictures, or rows, in an optimizer step.
+    """
+
+    def __init__(self, stage: str, log: Path, per_step: int) -> None:
+        self.stage, self.log, self.per_step = stage, log, per_step
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}  {task.fields[speed]} pictures/s"),
+            TextColumn("loss {task.fields[loss]}  {task.fields[speed]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
@@ -42,7 +48,9 @@ class ProgressBar(TrainerCallback):
         self.task = self.bar.add_task(
             self.stage, total=state.max_steps, completed=state.global_step, loss="-", speed="-"
         )
-        self.last = (time.perf_counter(), state.global_step)
+        self.last = (time.perf_counter(), state.global_step, state.num_input_tokens_seen)
+        if state.is_world_process_zero:
+            _drop_half_line(self.log)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Advance the bar."""
@@ -59,19 +67,30 @@ class ProgressBar(TrainerCallback):
         """Show loss and speed, and append the line to the log."""
         if logs is None or "loss" not in logs or not state.is_world_process_zero:
             return
-        now, before = time.perf_counter(), self.last
-        self.last = (now, state.global_step)
-        speed = (state.global_step - before[1]) * self.pictures / max(now - before[0], 1e-9)
-        self.bar.update(self.task, loss=f"{logs['loss']:.4f}", speed=f"{speed:.0f}")
+        before, self.last = self.last, (time.perf_counter(), state.global_step, state.num_input_tokens_seen)
+        seconds, steps, tokens = (after - earlier for after, earlier in zip(self.last, before, strict=True))
+        speeds = {"pictures": steps * self.per_step / max(seconds, 1e-9), "tokens": tokens / max(seconds, 1e-9)}
+        if not tokens:  # of patches there are none
+            del speeds["tokens"]
+        said = "  ".join(f"{speed:.3g} {what}/s" for what, speed in speeds.items())
+        self.bar.update(self.task, loss=f"{logs['loss']:.4f}", speed=said)
         line = {
             "stage": self.stage,
             "step": state.global_step,
-            "seconds": round(now - before[0], 2),
-            "pictures_per_second": round(speed, 1),
-            **logs,
+            "seconds": round(seconds, 2),
+            **{f"{what}_per_second": round(speed, 1) for what, speed in speeds.items()},
+            **{name: value for name, value in logs.items() if not name.startswith("train_")},
         }
         with self.log.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _drop_half_line(log: Path) -> None:
+    """Cut off what a killed run left behind the last whole line."""
+    if log.exists():
+        text = log.read_bytes()
+        if not text.endswith(b"\n"):
+            log.write_bytes(text[: text.rfind(b"\n") + 1])
 
 
 class StopOnInterrupt(TrainerCallback):

@@ -47,7 +47,7 @@ class Stage(Frozen):
         task: What is taught, from what; see `saccade.train.tasks`.
         groups: Trainable parameters with their learning rates.
         steps: Optimizer steps; if left out, as many as `epochs` take.
-        epochs: Passes over the data, where it has an end.
+        epochs: Passes over the data, where it has an end; rows of one more pass fill the last step up.
         batch: Pictures of the rendered world, or rows, in an optimizer step, over all processes.
         micro_batch: How many of them a process takes at once; if left out, all of its share.
         image: Fields of the model's picture configuration that differ in this stage, e.g. its tiling.
@@ -85,6 +85,12 @@ class Stage(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _adapts_layers_that_stay(self) -> "Stage":
+        if self.task.kind == "patches" and any(group.lora for group in self.groups):
+            raise ValueError(f"stage {self.name} trains heads that are thrown away: give its groups no adapters")
+        return self
+
+    @model_validator(mode="after")
     def _divides(self) -> "Stage":
         if self.micro_batch is not None and self.batch % self.micro_batch:
             raise ValueError(f"stage {self.name} cannot take its batch of {self.batch} in parts of {self.micro_batch}")
@@ -92,27 +98,33 @@ class Stage(Frozen):
 
 
 class Recipe(Frozen):
-    """Stages in order, and the preset of `saccade.presets` whose model they train.
+    """Stages in order, and the model they train.
 
     Attributes:
         name: What `saccade train` calls it.
-        preset: Name of a preset.
-        tokenizer: A bundled model, or a path, that holds the tokenizer.
+        preset: Name of a preset of `saccade.presets`; None for the configuration of `base`.
+        tokenizer: A bundled model, a folder or a hub id that holds the tokenizer; None for that of `base`.
         stages: In order; each starts from the weights the one before left.
         base: Name, folder or hub id of the model whose weights the first stage starts from; None for fresh weights.
         base_modules: Modules, by their names in the model (`model.vision_tower`), that start from the weights of
             `base`, all others being fresh; None for the whole model.
+        vision_tower: Folder or hub id, in transformers' own layout, whose weights the tower starts from.
+        language_model: The same of the decoder and the output head.
+        data: Folder that mixtures were fetched to.
         parent: Name of the recipe that this one is a variant of.
         seed: Of weights, order of the data, and dropout.
         description: One line for people, kept in the trained model's configuration.
     """
 
     name: str
-    preset: str
-    tokenizer: str
+    preset: str | None = None
+    tokenizer: str | None = None
     stages: tuple[Stage, ...] = Field(min_length=1)
     base: str | None = None
     base_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    vision_tower: str | None = None
+    language_model: str | None = None
+    data: str = "data"
     parent: str | None = None
     seed: int = 0
     description: str | None = None
@@ -128,6 +140,13 @@ class Recipe(Frozen):
     def _modules_have_a_base(self) -> "Recipe":
         if self.base_modules is not None and self.base is None:
             raise ValueError("base_modules are taken from a base: name one, or leave them out")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> "Recipe":
+        missing = [name for name in ("preset", "tokenizer") if getattr(self, name) is None]
+        if missing and (self.base is None or self.base_modules is not None):
+            raise ValueError(f"without {' and '.join(missing)} the recipe takes those of a whole base: name one")
         return self
 
     @property

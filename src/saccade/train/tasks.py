@@ -64,13 +64,27 @@ class World(Frozen):
     Attributes:
         families: See `Patches`.
         rows: How many different ones there are.
+        pictures: Whether the picture is shown; where it is not, its caption stands before the question.
     """
 
     families: Families
     rows: PositiveInt
+    pictures: bool = True
 
 
-Data: TypeAlias = Annotated[tuple[Source | World, ...], Field(min_length=1)]
+class Listed(Frozen):
+    """Data sets of a mixture of `saccade.data.mixtures`, from the folder that it was fetched to.
+
+    Attributes:
+        mixture: Its name.
+        only: Names of its data sets, or of its stages; all of it where there is none.
+    """
+
+    mixture: str
+    only: tuple[str, ...] = ()
+
+
+Data: TypeAlias = Annotated[tuple[Source | World | Listed, ...], Field(min_length=1)]
 
 
 class Tuning(Frozen):
@@ -79,13 +93,14 @@ class Tuning(Frozen):
     Attributes:
         data: Where the rows are; conversations and captions may be mixed.
         max_length: Most tokens of a row, visual tokens counted; a longer row is a bad one.
-        packed: Whether rows share a sequence of `max_length` tokens instead of being padded.
+        order: "drawn": as the seed draws them. "lengths": the rows of a step are about equally long. "packed": rows
+            share sequences of `max_length` tokens instead of being padded, and the batch counts sequences.
     """
 
     kind: Literal["tuning"] = "tuning"
     data: Data
     max_length: PositiveInt
-    packed: bool = False
+    order: Literal["drawn", "lengths", "packed"] = "drawn"
 
 
 class Preferences(Frozen):

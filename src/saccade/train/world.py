@@ -1,6 +1,5 @@
 """Training pictures from the rendered world: drawn when they are asked for, every one seen once in a stage."""
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +12,6 @@ from torch.utils.data import Dataset
 
 from saccade.config import ImageConfig
 from saccade.data import scenes
-from saccade.errors import ConfigError
 from saccade.image.transform import to_views
 
 # Every type of question a family asks comes up in far fewer scenes.
@@ -62,7 +60,7 @@ class Pictures(Dataset[Any]):
         image: ImageConfig,
         patches: StoredPatches | None = None,
     ) -> None:
-        self.cycle = _cycle(families)
+        self.shares = scenes.Shares(families)
         self.length = length
         self.image = image
         self.patches = patches
@@ -73,10 +71,8 @@ class Pictures(Dataset[Any]):
 
     def scene(self, number: int) -> scenes.Scene:
         """Render the scene of a number."""
-        turn, place = divmod(number, len(self.cycle))
-        family = self.cycle[place]
-        before, per_turn = self.cycle[:place].count(family), self.cycle.count(family)
-        return scenes.render(family, "train", turn * per_turn + before)
+        family, index = self.shares.place(number)
+        return scenes.render(family, "train", index)
 
     def views(self, number: int, scene: scenes.Scene) -> NDArray[Any]:
         """Views of a picture, uint8 `[views, 3, side, side]`, or its patches where there are any."""
@@ -94,26 +90,3 @@ def question_types(families: Iterable[str]) -> frozenset[str]:
 def _question_types(family: str) -> frozenset[str]:
     sketches = (scenes.sketch(family, "train", index) for index in range(SCENES_ASKED))
     return frozenset(question.type for sketch in sketches for question in sketch.questions)
-
-
-def _cycle(families: dict[str, float], length: int = 20) -> list[str]:
-    """Spread the families over a cycle in proportion to their shares, as evenly as can be.
-
-    Raises:
-        ConfigError: when a share is too small for a place in the cycle.
-    """
-    total = sum(families.values())
-    owed = dict.fromkeys(families, 0.0)
-    cycle = []
-    for _ in itertools.repeat(None, length):
-        for family, share in families.items():
-            owed[family] += share / total
-        family = max(owed, key=lambda name: owed[name])
-        owed[family] -= 1
-        cycle.append(family)
-    missing = sorted(families.keys() - set(cycle))
-    if missing:
-        raise ConfigError(
-            f"the share of {', '.join(missing)} is below one picture in {length}: raise it or leave it out"
-        )
-    return cycle
