@@ -166,6 +166,7 @@ def test_steps_are_counted_from_rows_where_they_are_known(tmp_path: Path) -> Non
     rows.write_text('{"caption": "a"}\n' * 5)
     task = Tuning(data=({"path": str(rows), "kind": "captions"}, World(families=FAMILIES, rows=4)), max_length=64)
     assert steps_of(stage(task, steps=None, epochs=2), tmp_path) == 5
+    assert steps_of(stage(task, steps=None, epochs=0.5, batch=1), tmp_path) == 4, "half of nine rows, as in training"
     missing = Tuning(data=({"path": str(tmp_path / "none.jsonl"), "kind": "captions"},), max_length=64)
     assert steps_of(stage(missing, steps=None, epochs=2), tmp_path) is None
     assert steps_of(recipe("flashsloth").stages[0], tmp_path) == 2181, "558,128 captions, 256 at a time"

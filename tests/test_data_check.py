@@ -79,11 +79,11 @@ def test_sizes_are_those_of_the_upright_picture(folder, encoder):
         assert lazy.size == ((90, 60) if name == "turned.jpg" else size)
 
 
-@pytest.mark.parametrize("name", ["cut_a.png", "cut_a.jpg", "cut_a.webp", "text.png", "none.png"])
+@pytest.mark.parametrize("name", ["cut_a.png", "cut_a.jpg", "cut_a.webp", "text.png", "none.png", "a" * 300])
 def test_broken_pictures_are_found(name, folder, encoder):
     (bad,) = find_bad(rows_of(folder, shown("a.png"), shown(name)), encoder)
     assert (bad.index, bad.where) == (1, f"{folder / 'rows.jsonl'}:2")
-    assert bad.reason == ("missing picture" if name == "none.png" else "broken picture")
+    assert bad.reason == ("missing picture" if name in ("none.png", "a" * 300) else "broken picture")
     assert name in bad.detail
 
 

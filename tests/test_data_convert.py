@@ -80,6 +80,8 @@ def test_completions_written_column_by_column_are_read_alike() -> None:
     [
         ([completion("a", "5", "3", "4"), completion("b", "4", "4", "4")], "ties"),
         ([completion("a", "5", "3", "4"), completion("b", "N/A", "4", "4")], "fewer than two rated answers"),
+        ([completion("a", "5", "3", "4"), completion("b", "nan", "4", "4")], "fewer than two rated answers"),
+        ([completion("a", "5", "5", "5"), completion("a", "1", "1", "1")], "one answer rated twice"),
     ],
 )
 def test_answers_that_no_rating_tells_apart_make_no_pair(answers: list[dict[str, Any]], reason: str) -> None:
@@ -159,6 +161,44 @@ def test_a_conversion_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path,
     assert again == first
     assert stopped.read_bytes() == whole.read_bytes()
     assert len(seen) == (310 if killed < 256 else 54)
+
+
+def test_a_conversion_whose_rows_were_lost_begins_again(tmp_path: Path) -> None:
+    target = tmp_path / "rows.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        write_rows(records(300), killed_after(260, question), target, pictures=tmp_path)
+    target.with_name("rows.jsonl.part").write_bytes(b"")
+    assert write_rows(records(300), question, target, pictures=tmp_path).rows == 300
+    assert b"\0" not in target.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "fields"),
+    [
+        ("conversation", PLAIN, {"conversations": "what?"}),
+        ("conversation", PLAIN, {"conversations": [{"from": ["human"], "value": "what?"}]}),
+        ("question", Columns(picture="{id}.jpg"), {"answer": "x"}),
+        ("question", PLAIN, {"answer": [{"text": "x"}]}),
+        ("feedback", PLAIN, {"prompt": "what?", "completions": {"response": 3}}),
+    ],
+)
+def test_records_in_another_format_are_bad_and_not_the_end(
+    tmp_path: Path, name: str, columns: Columns, fields: dict[str, Any]
+) -> None:
+    found = [Record("x[0]", fields, None), Record("x[1]", {"question": "?"}, None)]
+    progress = write_rows(
+        found, lambda one: FORMATS[name](one, columns, "chat"), tmp_path / "r", pictures=tmp_path, skip_bad=True
+    )
+    assert progress.records == 2
+    assert progress.bad[0].startswith("x[0]: is in another format than expected (")
+
+
+def test_pictures_outside_of_the_folder_and_names_that_are_none_are_bad(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    names = [str(tmp_path / "a.png"), "a" * 300]
+    found = [Record(f"x[{n}]", {"image": name, "q": "?", "a": "x"}, None) for n, name in enumerate(names)]
+    progress = write_rows(found, question, tmp_path / "in" / "r", pictures=tmp_path / "in", skip_bad=True)
+    assert [("lies outside" in bad, "is missing" in bad) for bad in progress.bad] == [(True, False), (False, True)]
 
 
 def test_bad_records_stop_the_conversion_unless_they_are_skipped(tmp_path: Path) -> None:
@@ -248,10 +288,27 @@ def test_unpacking_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     assert not (out / "deep/b.txt").exists(), "an archive that was unpacked is not unpacked again"
 
 
-def test_members_may_leave_their_folders(tmp_path: Path) -> None:
-    write_zip(tmp_path / "a.zip", {"x/y/a.txt": b"one"})
-    unpack([tmp_path / "a.zip"], tmp_path / "out", flat=True)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_members_leave_their_folders_in_every_kind_of_archive(tmp_path: Path, kind: str) -> None:
+    if kind == "zip":
+        write_zip(tmp_path / "a", {"x/y/a.txt": b"one"})
+    else:
+        with tarfile.open(tmp_path / "a", "w") as archive:
+            member = tarfile.TarInfo("x/y/a.txt")
+            member.size = 3
+            archive.addfile(member, io.BytesIO(b"one"))
+    unpack([tmp_path / "a"], tmp_path / "out", flat=True)
     assert (tmp_path / "out/a.txt").read_bytes() == b"one"
+
+
+def test_damaged_contents_are_told(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", np.random.default_rng(0).bytes(999).hex())
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[40:400] = bytes(255 - byte for byte in content[40:400])
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot be unpacked .*fetch again"):
+        unpack([tmp_path / "a.zip"], tmp_path / "out")
 
 
 def test_a_damaged_archive_is_told(tmp_path: Path) -> None:

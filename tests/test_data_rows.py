@@ -228,6 +228,15 @@ def test_a_bad_line_is_an_error_of_its_row_alone(tmp_path):
             rows[index]
 
 
+def test_half_a_character_is_an_error_of_its_row_alone(tmp_path):
+    texts = ["\ud800", "\U0001f600"]
+    talks = [{"conversations": [ASKED, {"from": "gpt", "value": text}]} for text in texts]
+    rows = chat(written(tmp_path / "talks.jsonl", talks))
+    with pytest.raises(RowError, match=r"talks\.jsonl:1: is not JSON .*surrogates not allowed"):
+        rows[0]
+    assert rows[1].turns[1].text == texts[1]
+
+
 def test_sources_say_what_they_are(tmp_path):
     written(tmp_path / "a.jsonl", [{"conversations": TALK}] * 3)
     written(tmp_path / "b.jsonl", [{"image": "a.png", "conversations": SHOWN}] * 2)
@@ -240,6 +249,10 @@ def test_sources_say_what_they_are(tmp_path):
     for path, said in (("empty.jsonl", "no row"), ("none.jsonl", "no file of rows"), ("rows.csv", r"files of '\.csv'")):
         with pytest.raises(DataError, match=said):
             chat(str(tmp_path / path))
+    with pytest.raises(DataError, match=r"no folder of shards or tables: .* a pattern such as .*\*\.jsonl"):
+        chat(str(tmp_path))
+    with pytest.raises(DataError, match="hf: names no data set"):
+        chat("hf:")
 
 
 # Shards
@@ -284,6 +297,23 @@ def test_several_pictures_in_a_shard_come_in_the_order_that_the_record_names(tmp
     for index, said in ((2, "name these in order"), (3, "names 1 pictures, 2 lie beside it")):
         with pytest.raises(RowError, match=said):
             rows[index]
+    members["0.json"] = json.dumps({"images": named[0], "conversations": talk}).encode()
+    members["1.json"] = json.dumps({"image": "", "conversations": talk}).encode()
+    rows = chat(shard(tmp_path / "0.tar", members))
+    assert [rows[index].pictures for index in range(2)] == [(png(6), png(5)), (png(5), png(6))]
+
+
+@pytest.mark.parametrize("damage", ["header", "cut", "joined"])
+def test_a_shard_that_would_end_early_is_refused(damage, tmp_path):
+    members = {f"{number}.json": json.dumps({"conversations": TALK}).encode() for number in range(4)}
+    path = Path(shard(tmp_path / "0.tar", members))
+    whole = bytearray(path.read_bytes())
+    third = whole.index(b"2.json")
+    if damage == "header":
+        whole[third + 150] ^= 255
+    path.write_bytes({"header": whole, "cut": whole[:third], "joined": whole * 2}[damage])
+    with pytest.raises(DataError, match=r"0\.tar is not a whole tar file \(at byte \d+ it neither goes on nor ends"):
+        chat(str(path))
 
 
 @settings(max_examples=25, deadline=None)

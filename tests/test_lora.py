@@ -105,6 +105,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_adapters_folder_makes_the_model_of_the_run(run: Path) -> None:
     stage = run / "run" / "0-tuning"
     merged = merge_adapter(stage / "adapter", run / "merged")
+    with pytest.raises(CheckpointError, match="not an empty folder"):
+        merge_adapter(stage / "adapter", run / "merged")
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (merged, stage / "model"))
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():

@@ -227,6 +227,20 @@ def test_shards_are_read_as_they_are(hub: Path) -> None:
     assert rows[0].turns[-1].text == "that"
 
 
+def test_shards_that_came_in_part_are_not_trained_on(hub: Path) -> None:
+    out = hub.parent / "data"
+
+    def broken(get: Download, folder: Path) -> None:
+        (folder / "stage1" / "captions").mkdir(parents=True)
+        (folder / "stage1" / "captions" / "00000.tar").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(fetch(listing("flashvl-stage1"), out, download=broken))
+    with pytest.raises(DataError, match=r"infinity-mm is not in .*: fetch it with"):
+        listing("flashvl-stage1").sources(out)
+
+
 def test_what_was_never_published_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="in-house cannot be fetched"):
         list(fetch(listing("flashvl-stage5"), tmp_path, only=["in-house"]))

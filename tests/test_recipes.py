@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import PhiForCausalLM, SiglipVisionModel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PhiForCausalLM, PreTrainedTokenizerFast, SiglipVisionModel
 from typer.testing import CliRunner
 
 from saccade.checkpoint import open_checkpoint
@@ -17,6 +19,7 @@ from saccade.config import ImageConfig
 from saccade.errors import CheckpointError, ConfigError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.presets import preset
+from saccade.train.describe import claim
 from saccade.train.lora import add_adapters
 from saccade.train.recipes import RECIPES, changed, changes_of, differences, recipe, with_data
 from saccade.train.recipes.flashvl_recipes import ADAPTED, FULL, LORA
@@ -120,6 +123,11 @@ def test_fields_are_changed_by_path() -> None:
         ("seed", "PATH=VALUE"),
         ("stages.0.epochs=2", "give one of them"),
         ("seed=[1", "not YAML"),
+        ("seed=-1", "greater than or equal to 0"),
+        ("stages.looking.name=a/b", "should match pattern"),
+        ("stages.looking.betas=[2, 0.9]", "less than 1"),
+        ("stages.looking.min_lr=0.1", "only a cosine ends"),
+        ("stages.looking.groups.0.pattern=(", "no regular expression"),
     ],
 )
 def test_a_wrong_setting_names_what_is_right(setting: str, said: str) -> None:
@@ -146,12 +154,27 @@ def test_a_file_of_two_lines_is_an_ablation(tmp_path: Path) -> None:
         recipe(str(file))
     with pytest.raises(ConfigError, match="cannot be read"):
         recipe(str(tmp_path / "missing.yaml"))
+    other = tmp_path / "other.yaml"
+    file.write_text(f"parent: {other}\n")
+    other.write_text(f"parent: {file}\n")
+    with pytest.raises(ConfigError, match="descends from itself"):
+        recipe(str(file))
+
+
+def test_a_difference_shows_a_zero_as_what_it_is() -> None:
+    parent = recipe("flashsloth")
+    found = changed(parent, changes_of(["stages.tuning.max_grad_norm=1", "stages.tuning.image.margin=0", "seed=2"]))
+    assert differences(found, parent) == [
+        ("stages.tuning.max_grad_norm", 0.0, 1.0),
+        ("seed", 0, 2),
+        ("stages.tuning.image.margin", None, 0),
+    ]
 
 
 def test_data_is_a_folder_of_mixtures_or_the_only_source() -> None:
     assert with_data(recipe("flashsloth_llava"), "/data").data == "/data"
     assert with_data(recipe("finetune"), "my.jsonl").stages[0].task.data[0].path == "my.jsonl"
-    with pytest.raises(ConfigError, match="has 0 sources"):
+    with pytest.raises(ConfigError, match="draws its data"):
         with_data(recipe("nano"), "my.jsonl")
 
 
@@ -160,7 +183,7 @@ def test_placeholders_get_the_ids_that_the_preset_knows() -> None:
     tokenizer = open_checkpoint("nano")[1].tokenizer
     assert with_placeholders(tokenizer, config).get_vocab()["<learnable>"] == config.query_token_id
     config.image_token_id = 5
-    with pytest.raises(ConfigError, match="the id 1, but the recipe's preset knows it as 5"):
+    with pytest.raises(ConfigError, match="the id 1, but the recipe's model knows it as 5"):
         with_placeholders(tokenizer, config)
 
 
@@ -183,6 +206,47 @@ def test_a_recipe_may_start_from_a_tower_and_a_decoder(tmp_path: Path) -> None:
         start_model(start.model_copy(update={"vision_tower": str(tmp_path / "small")}))
     with pytest.raises(CheckpointError, match="neither a folder with a model"):
         start_model(start.model_copy(update={"vision_tower": str(tmp_path / "gone")}))
+
+
+def test_a_model_to_start_from_takes_the_place_of_tower_and_decoder() -> None:
+    words = ["train", "show", "flashsloth", "--json", "--model"]
+    shown = json.loads(CliRunner().invoke(app, [*words, "mine"]).stdout)["recipe"]
+    assert [shown[name] for name in ("base", "vision_tower", "language_model")] == ["mine", None, None]
+    with pytest.raises(ConfigError, match="from base, and vision_tower too"):
+        changed(recipe("finetune"), {"vision_tower": "tower"})
+
+
+def test_a_tokenizer_of_ones_own_knows_the_placeholders(tmp_path: Path) -> None:
+    own = open_checkpoint("nano")[1].tokenizer
+    own.save_pretrained(tmp_path / "same")
+    finetune = recipe("finetune")
+    model, _ = start_model(finetune.model_copy(update={"tokenizer": str(tmp_path / "same")}))
+    assert model.config.name_or_path == "nano"
+    vocabulary = {"[UNK]": 0, "a": 1}
+    other = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(vocabulary, "[UNK]")), unk_token="[UNK]")
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(ConfigError, match="but the recipe's model knows it as"):
+        start_model(finetune.model_copy(update={"tokenizer": str(tmp_path / "other")}))
+
+
+def test_a_run_that_trained_nothing_makes_room_for_another_recipe(tmp_path: Path) -> None:
+    config, first, second = preset("nano"), recipe("finetune"), recipe("finetune_full")
+    claim(first, config, tmp_path)
+    claim(second, config, tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["recipe"]["name"] == "finetune_full"
+    assert "recipe finetune_full" in (tmp_path / "README.md").read_text()
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(ConfigError, match="a run of another recipe"):
+        claim(first, config, tmp_path)
+    for text in ("{", "{}"):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"run\.json"):
+            open_checkpoint(tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        claim(first, config, tmp_path)
+    with pytest.raises(ConfigError, match="is a file"):
+        run_recipe(first, tmp_path / "README.md")
 
 
 def test_a_recipe_without_a_model_is_refused() -> None:

@@ -105,6 +105,7 @@ def test_a_fingerprint_sees_what_changed(tmp_path: Path) -> None:
     assert before["files"] == 2
     assert before["bytes"] == 3 * END + 1
     assert fingerprint(f"{tmp_path}/*.tar")["sha256"] == before["sha256"]
+    assert fingerprint(f"{tmp_path.parent}/**/{tmp_path.name}/*.tar")["sha256"] == before["sha256"]
     (tmp_path / "a.tar").write_bytes(bytes(3 * END - 1) + b"x")
     assert fingerprint(str(tmp_path))["sha256"] != before["sha256"]
     assert fingerprint("hf:owner/name") == {"path": "hf:owner/name"}

@@ -175,6 +175,7 @@ def test_a_right_answer_is_verified(said, solution):
         ("no", "yes"),
         ("", "yes"),
         ("red or blue", "red"),
+        ("9" * 5000, "9"),
     ],
 )
 def test_a_wrong_answer_is_not(said, solution):

@@ -46,6 +46,8 @@ STEPS = 2
 ROWS = 64
 PHOTO = (640, 480)
 ROUNDS = 5
+# Tokens of a caption, and of a round with its queries, which the plan takes for text.
+CAPTION, ROUND = 32, 64
 SENTENCE = "there is a small red circle to the left of the large blue square"
 SMALL = {"flashsloth": "nano", "flashvl_static": "nano_flashvl_static"}
 
@@ -112,7 +114,9 @@ def run(name: str, stage: Stage, folder: Path, *, small: bool) -> dict[str, Any]
     """Train a stage, and say what it took beside what was planned."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     whole = recipe(name).model_copy(update={"preset": SMALL[name]} if small else {})
-    bill = plan_recipe(whole.model_copy(update={"stages": (stage,)}), Run(PHOTO, 32))["stages"][0]
+    (rows,) = stage.task.data if isinstance(stage.task, Tuning) else ()
+    text = CAPTION if isinstance(rows, Source) and rows.kind == "captions" else ROUNDS * ROUND
+    bill = plan_recipe(whole.model_copy(update={"stages": (stage,)}), Run(PHOTO, text))["stages"][0]
     way = "computed again" if stage.checkpointing else "kept"
     told = {"recipe": name, "stage": stage.name, "batch": stage.batch, "at_once": bill["at_once"]}
     told |= {"trained": bill["trained"], "planned_bytes": bill["bytes_at_most"][way], "memory_bytes": None}

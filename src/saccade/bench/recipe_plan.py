@@ -113,8 +113,8 @@ def _stage(stage: Stage, config: SaccadeConfig, run: Run, data: Path, known: dic
         "gradients": cost.trained * FLOAT32 // share,
         "optimizer": cost.trained * STATES * FLOAT32 // share,
     }
-    if isinstance(stage.task, Preferences | Problems) and not any(group.lora for group in stage.groups):
-        bytes_["reference"] = cost.parameters * FLOAT32
+    if isinstance(stage.task, Preferences | Problems):  # what is not trained is shared with the model
+        bytes_["reference"] = cost.trained * FLOAT32
     # The optimizer's step holds one more number of every trained parameter for a moment, when activations are gone.
     least = cost.trained * FLOAT32 // share
     totals = {again: sum(bytes_.values()) + max(way.activation_bytes, least) for again, way in ways.items()}
@@ -152,6 +152,8 @@ def exercise_of(
         return Exercise(task.kind, at_once * math.ceil(task.questions / task.turns), task.turns, text_tokens), at_once
     if isinstance(task, Preferences):  # the better answer and the worse one
         return Exercise(task.kind, 2 * at_once, 1, text_tokens), 2 * at_once
+    if isinstance(task, Problems):  # all answers to a problem, which share its picture
+        return Exercise(task.kind, task.generations * at_once, 1, text_tokens), at_once
     if isinstance(task, Tuning) and task.order == "packed":
         row = Exercise(task.kind, 1, 1, 0)
         return Exercise(task.kind, at_once, 1, task.max_length - _visual(config, row, views)), at_once
@@ -186,7 +188,8 @@ def steps_of(stage: Stage, data: Path) -> int | None:
         return None
     counts = [_rows(one, data) for one in stage.task.data]
     known = [count for count in counts if count is not None]
-    return math.ceil(stage.epochs * sum(known) / stage.batch) if len(known) == len(counts) else None
+    shown = max(1, round(stage.epochs * sum(known)))  # as the training rounds
+    return math.ceil(shown / stage.batch) if len(known) == len(counts) else None
 
 
 def _rows(one: Any, data: Path) -> int | None:

@@ -120,8 +120,11 @@ def _download(name: str) -> Path:
 
 def _trained(run: Path) -> Path:
     """Return the folder of the model that the last stage of a training run left."""
-    stages = read_json(run / RUN_FILE)["recipe"]["stages"]
-    folders = [run / f"{number}-{stage['name']}" / "model" for number, stage in enumerate(stages)]
+    try:
+        names = [stage["name"] for stage in read_json(run / RUN_FILE)["recipe"]["stages"]]
+        folders = [run / f"{number}-{name}" / "model" for number, name in enumerate(names)]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{run / RUN_FILE} does not describe a training run: name the folder of one") from error
     if not folders[-1].is_dir():
         done = [str(folder) for folder in folders if folder.is_dir()]
         among = f", or name what is there: {listed(done)}" if done else ""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from saccade.data.rows import Rows
 
 LISTED = 20  # bad rows of one reason that are shown
-_FILES = "JSON, JSON lines, parquet, tar shards, a folder or pattern of them, or hf:owner/name."
+_FILES = "JSON, JSON lines, parquet or tar shards, a pattern of them, a folder of the latter two, or hf:owner/name."
 _KIND = "chat, captions, preferences or problems."
 
 

@@ -37,7 +37,8 @@ def resolved(name: str, data: str | None = None, model: str | None = None, setti
     if data is not None:
         found = with_data(found, data)
     if model is not None:
-        found = changed(found, {"base": model})
+        parts = {} if found.base_modules else {"vision_tower": None, "language_model": None}
+        found = changed(found, {"base": model, **parts})
     return changed(found, changes_of(settings or []))
 
 

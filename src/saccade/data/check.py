@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -186,7 +187,7 @@ def picture_sizes(row: Row, encoder: Encoder, *, whole: bool = False) -> list[Si
             sizes.append(_size(picture, encoder.config.image.max_pixels, f"picture {number}", whole))
             check_padded(sizes[-1], encoder.config.image)
         except ImageError as error:
-            missing = isinstance(picture, Path) and not picture.is_file()
+            missing = isinstance(picture, Path) and not os.path.isfile(picture)  # that of Path raises for long names
             raise RowError.at(row.where, str(error), "missing picture" if missing else "broken picture") from error
     return sizes
 

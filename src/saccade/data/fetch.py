@@ -77,7 +77,11 @@ def fetch(
             for get in entry.get:
                 (download or download_files)(get, out / get.folder)
                 _unpack(get, out)
-            progress = _convert(entry, out, target, skip_bad) if entry.format is not None else None
+            if entry.format is not None:
+                progress = _convert(entry, out, target, skip_bad)
+            else:
+                find_files(out / entry.get[0].folder, entry.records)
+                target.touch()
         yield Fetched(entry, tuple(source.path for source in listing.sources(out, [entry.name])), progress)
 
 

@@ -85,6 +85,14 @@ _PARSERS: Mapping[Kind, Callable[[Record], Row]] = {
 }
 
 
+def picture_field(where: str, fields: Mapping[str, Any]) -> Any:
+    """Return what a record holds as `image` or `images`, None where there is nothing; raises RowError for both."""
+    given = [fields[name] for name in _PICTURES if fields.get(name) not in (None, "", [])]
+    if len(given) > 1:
+        raise RowError.at(where, "has both image and images: keep one of the two")
+    return given[0] if given else None
+
+
 def _bad(record: Record, sentence: str, reason: Reason = "malformed") -> RowError:
     return RowError.at(record.where, sentence, reason)
 
@@ -217,10 +225,8 @@ def _check_count(record: Record, turns: Sequence[Turn], pictures: Sequence[Image
 
 def _pictures(record: Record) -> tuple[ImageSource, ...]:
     """Return the pictures that a record names or holds beside its texts."""
-    given = [record.fields[name] for name in _PICTURES if record.fields.get(name) not in (None, "", [])]
-    if len(given) > 1:
-        raise _bad(record, "has both image and images: keep one of the two")
-    values = given[0] if given and isinstance(given[0], list) else given
+    given = picture_field(record.where, record.fields)
+    values = given if isinstance(given, list) else [] if given is None else [given]
     return tuple(_source(record, value) for value in values)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +18,8 @@ from saccade.errors import DataError
 
 CHUNK = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+# An escape of half a character: without its other half no tokenizer, file or terminal takes the text.
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _NEWLINE, _QUOTE, _BACKSLASH, _COMMA = b'\n"\\,'
 # By how much a byte outside of strings changes the depth.
 _STEPS = np.zeros(256, np.int64)
@@ -68,6 +71,8 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
         raise RowError.at(where, "is empty: remove it, or write a JSON object there")
     try:
         fields = json.loads(text.decode("utf-8"))
+        if _HALF.search(text):
+            json.dumps(fields, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise RowError.at(where, f"is not JSON ({error}): write one object for every row") from error
     if not isinstance(fields, dict):

@@ -162,8 +162,11 @@ class Listing(Frozen):
         return tuple(entry for entry in self.entries if not only or {entry.name, entry.stage} & set(only))
 
     def rows_file(self, entry: Entry) -> str:
-        """Name of the file of an entry's rows, in the folder of everything fetched."""
-        return f"{self.name}.{entry.name}.jsonl"
+        """Name of the file, in the folder of everything fetched, of an entry's rows; or of one that says it is whole.
+
+        Rows of shards stay in these; without such a file one could train on those that came before an interruption.
+        """
+        return f"{self.name}.{entry.name}.{'fetched' if entry.format is None else 'jsonl'}"
 
     def sources(self, folder: Path, only: Sequence[str] = ()) -> tuple[Source, ...]:
         """Return what a recipe trains on, from the folder that the mixture was fetched to.
@@ -179,13 +182,9 @@ class Listing(Frozen):
         return tuple(found)
 
     def _paths(self, folder: Path, entry: Entry) -> list[Path]:
-        if entry.format is None:
-            paths = [folder / entry.get[0].folder / pattern for pattern in entry.records]
-            there = all(any(folder.glob(str(path.relative_to(folder)))) for path in paths)
-        else:
-            paths = [folder / self.rows_file(entry)]
-            there = paths[0].is_file()
-        if not there:
+        mark = folder / self.rows_file(entry)
+        paths = [mark] if entry.format else [folder / entry.get[0].folder / pattern for pattern in entry.records]
+        if not mark.is_file():
             raise DataError(
                 f"{entry.name} is not in {folder}: fetch it with saccade data fetch {self.name} --only {entry.name} "
                 f"--out {folder}"

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saccade.data.formats import picture_field
 from saccade.data.json_files import parse_object
 from saccade.data.records import Record, check_index
 from saccade.data.rows import RowError
@@ -65,7 +66,8 @@ class Shards:
             own = _member(archive, int(self.records[index]))
         where = f"{path}:{own.name}"
         fields = parse_object(own.data, where) if own.name.endswith(".json") else _caption(own.data, where)
-        return Record(where, {**fields, "image": _in_order(where, fields.get("image"), shown), "images": None}, None)
+        ordered = _in_order(where, picture_field(where, fields), shown)
+        return Record(where, {**fields, "image": ordered, "images": None}, None)
 
 
 class _Sample(NamedTuple):
@@ -101,10 +103,20 @@ def _samples(path: Path) -> Iterator[_Sample]:
                 if member.size or not _is_picture(suffix):
                     found[suffix] = member.offset
             yield from _sample(found)
+            _check_end(archive)
     except (OSError, tarfile.TarError) as error:
         raise DataError(
             f"{path} is not a whole tar file ({error}): unpack it if compressed, or fetch it again"
         ) from error
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise ReadError unless zeros follow the last member: the library takes a damaged header for the end."""
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    rest = archive.fileobj.read(2 * tarfile.RECORDSIZE)
+    if len(rest) < tarfile.BLOCKSIZE or any(rest):
+        raise tarfile.ReadError(f"at byte {archive.offset} it neither goes on nor ends")
 
 
 def _sample(found: dict[str, int]) -> Iterator[_Sample]:

@@ -82,7 +82,10 @@ def _open(source: Source) -> Items[Record]:
         files = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(source.path, recursive=True))]
     suffixes = {file.suffix.lower() for file in files}
     if not files:
-        raise DataError(f"{source.path} is no file of rows, and none is in it or fits it: check the path")
+        raise DataError(
+            f"{source.path} is no file of rows, fits none, and is no folder of shards or tables: check the path; JSON "
+            f"files of a folder are named by a pattern such as {path / '*.jsonl'}"
+        )
     if suffixes == {".tar"}:
         return Shards(files)
     if suffixes == {".parquet"}:

@@ -65,13 +65,16 @@ class Table:
         """Open a data set of the hub, `owner/name` or `owner/name:subset`; what was fetched once is not fetched again.
 
         Raises:
-            DataError: when the library is missing, or the data set cannot be fetched or has no such split.
+            DataError: when no data set is named, the library is missing, or the data set cannot be fetched or has no
+                such split.
         """
-        library = _library(name)
         repository, _, subset = name.partition(":")
+        if not repository:
+            raise DataError("hf: names no data set: write hf:owner/name or hf:owner/name:subset")
+        library = _library(name)
         try:
             return cls(f"hf:{name}", library.load_dataset(repository, subset or None, split=split), folder)
-        except (OSError, ValueError, library.exceptions.DatasetsError) as error:
+        except (OSError, ValueError, RuntimeError, library.exceptions.DatasetsError) as error:
             raise DataError(
                 f"hf:{name}, split {split!r}, cannot be fetched ({error}): check name and network"
             ) from error

@@ -110,7 +110,7 @@ class SaccadeForConditionalGeneration(SaccadePreTrainedModel, GenerationMixin):
         views = {name: kwargs.pop(name, None) for name in ("pixel_values", "image_features")}
         views = {name: value for name, value in views.items() if value is not None}
         if views and expand_size > 1 and input_ids is not None and kwargs.get("view_index") is None:
-            config, (patches,) = self.config, views.values()
+            config, patches = self.config, next(iter(views.values()))
             image_mask = input_ids == config.image_token_id
             kwargs["view_index"] = view_index_of(image_mask, config.tokens_per_view, patches.shape[0])
         input_ids, kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]

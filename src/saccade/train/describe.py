@@ -28,8 +28,10 @@ END = 1 << 16  # bytes that are hashed of a file's head and of its tail
 def claim(recipe: Recipe, config: SaccadeConfig, out: Path) -> None:
     """Write the resolved recipe and its model into a run's folder, or check that they are those already there.
 
+    A run that stopped before it trained anything, say for data that was not there, makes room for another recipe.
+
     Raises:
-        ConfigError: when the folder holds a run of another recipe.
+        ConfigError: when the folder holds a run of another recipe, or a description that cannot be read.
     """
     file = out / RUN_FILE
     claimed = {"recipe": recipe.model_dump(mode="json"), "model": config.definition()}
@@ -37,9 +39,15 @@ def claim(recipe: Recipe, config: SaccadeConfig, out: Path) -> None:
         (out / "README.md").write_text(_readme(recipe, out), encoding="utf-8")
         _write(file, claimed | {"runs": []})
         return
-    found = json.loads(file.read_text(encoding="utf-8"))
-    if {name: found.get(name) for name in claimed} != claimed:
-        raise ConfigError(f"{out} holds a run of another recipe (see {file}): choose an empty folder, or remove it")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{file} cannot be read ({error}): choose an empty folder, or remove it") from error
+    if not isinstance(found, dict) or {name: found.get(name) for name in claimed} != claimed:
+        if any(next(out.glob(trace), None) for trace in ("log.jsonl", "*/checkpoint-*", "*/model")):
+            raise ConfigError(f"{out} holds a run of another recipe (see {file}): choose an empty folder, or remove it")
+        file.unlink()
+        claim(recipe, config, out)
 
 
 def note_run(recipe: Recipe, out: Path, processes: int) -> None:
@@ -82,7 +90,8 @@ def fingerprint(path: str) -> dict[str, Any]:
     if path.startswith(HUB):
         return {"path": path}
     place = Path(path)
-    found = place.rglob("*") if place.is_dir() else map(Path, [path] if place.exists() else glob.glob(path))
+    named = [path] if place.exists() else glob.glob(path, recursive=True)  # as `open_rows` reads it
+    found = place.rglob("*") if place.is_dir() else map(Path, named)
     files = sorted(file for file in found if file.is_file())
     digest = hashlib.sha256()
     for file in files:

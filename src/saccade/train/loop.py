@@ -27,6 +27,10 @@ from saccade.train.trainer import StageTrainer
 from saccade.train.world import StoredPatches
 
 LOGGING_STEPS = 20
+# The argument that says to compute activations again: the name that version 6 keeps, where there is one.
+_CHECKPOINTING = next(
+    name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(TrainingArguments, name)
+)
 
 
 class _Rows(TypedDict):
@@ -141,7 +145,7 @@ def _settings(stage: Stage, folder: Path, seed: int, how: Options) -> dict[str, 
         num_train_epochs=stage.epochs or 1,
         per_device_train_batch_size=part.at_once,
         gradient_accumulation_steps=part.accumulated,
-        gradient_checkpointing=stage.checkpointing,
+        **{_CHECKPOINTING: stage.checkpointing},
         lr_scheduler_type="cosine_with_min_lr" if stage.min_lr else stage.schedule,
         lr_scheduler_kwargs={"min_lr_rate": stage.min_lr} if stage.min_lr else None,
         warmup_steps=_warmup_steps(stage),

@@ -133,7 +133,7 @@ def merge_adapter(folder: Path, out: Path, base: str | None = None) -> Path:
             folder names.
 
     Raises:
-        CheckpointError: when the folder holds no adapters, names no base, or does not fit it.
+        CheckpointError: when the folder holds no adapters, names no base, or does not fit it, or `out` holds something.
     """
     from peft import LoraConfig
 
@@ -141,11 +141,13 @@ def merge_adapter(folder: Path, out: Path, base: str | None = None) -> Path:
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(f"{folder} has no {listed(missing)}: name the adapter folder of a stage")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} is not an empty folder: name a new one, or empty it")
     config = LoraConfig.from_pretrained(str(folder))
     source = base or config.base_model_name_or_path
     if not source:
         raise CheckpointError(f"{folder} does not say which model it was trained beside: name it with --base")
-    model, processor = open_checkpoint(source)
+    model, processor = open_checkpoint(source, dtype=torch.float32)  # as they were trained beside it
     wanted = SaccadeConfig.from_pretrained(folder)
     whole = load_file(folder / WHOLE_FILE) if (folder / WHOLE_FILE).is_file() else {}
     own = {name: value for name, value in model.state_dict().items() if name in whole}

@@ -4,22 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from saccade.data.collate import Sample
 from saccade.data.encoder import Encoder
-from saccade.data.rows import Row, RowError, Rows
-from saccade.errors import ImageError
-from saccade.image import open_image, to_views
+from saccade.data.rows import Row, Rows
 from saccade.image.processor import build_processor
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.prompt.encode import IGNORE
 from saccade.train.reference import ComparingTrainer, numbers
+from saccade.train.rows import open_views
 from saccade.train.stages import Stage
 from saccade.train.tasks import Preferences
 
@@ -94,24 +91,6 @@ def open_pair(row: Row, encoder: Encoder) -> list[Sample]:
     """Return a conversation with its good answer, and with the worse one; raises RowError like `open_views`."""
     views, sizes = open_views(row, encoder)
     return [Sample(encoded, views) for encoded in encoder.row(row, sizes)]
-
-
-def open_views(row: Row, encoder: Encoder) -> tuple[NDArray[np.uint8] | None, list[tuple[int, int]]]:
-    """Open the pictures of a row.
-
-    Returns:
-        The views of all of them `[views, 3, side, side]`, None where there is no picture; width and height of each.
-
-    Raises:
-        RowError: when a picture cannot be read.
-    """
-    image = encoder.config.image
-    try:
-        pictures = [open_image(picture, image.max_pixels) for picture in row.pictures]
-        views = [to_views(picture, image) for picture in pictures]
-    except ImageError as error:
-        raise RowError.at(row.where, str(error), "broken picture") from error
-    return np.concatenate(views) if views else None, [picture.size for picture in pictures]
 
 
 def last_answers(labels: torch.Tensor) -> torch.Tensor:

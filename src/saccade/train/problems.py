@@ -24,9 +24,9 @@ from saccade.model import SaccadeForConditionalGeneration
 from saccade.prompt import render_chat
 from saccade.prompt.encode import stop_token_ids
 from saccade.roles import TEXT
-from saccade.train.preferences import open_views
 from saccade.train.reference import ComparingTrainer, numbers
 from saccade.train.rewards import REWARDS
+from saccade.train.rows import open_views
 from saccade.train.stages import Stage
 from saccade.train.tasks import Problems
 

@@ -15,6 +15,7 @@ _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _DRESS = re.compile(r"\\text\s*\{([^{}]*)\}|\\[,;! ]|\\left|\\right|\$")
 _FORM = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
+LONGEST = 4000  # characters of a number; Python refuses one of more than 4300 digits
 _ARTICLE = re.compile(r"^(?:a|an|the) ")
 
 
@@ -51,7 +52,9 @@ def _final(text: str) -> str:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
-    """Return what a number is; None where it is divided by zero."""
+    """Return what a number is; None where it is divided by zero, or longer than Python reads."""
+    if len(match[0]) > LONGEST:
+        return None
     value, divisor = Fraction(match["value"].replace(",", "")), Fraction(match["divisor"] or 1)
     return None if divisor == 0 else (-value if match["sign"] else value) / divisor
 

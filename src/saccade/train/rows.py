@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,11 @@ from saccade.data.encoder import Encoder
 from saccade.data.mixed import Mixed
 from saccade.data.mixtures import listing
 from saccade.data.records import Joined
-from saccade.data.rows import Kind, Row, Rows
+from saccade.data.rows import Kind, Row, RowError, Rows
 from saccade.data.sources import Source, open_rows
 from saccade.data.world_rows import WorldChats, WorldPreferences, WorldProblems
-from saccade.errors import ConfigError, DataError
+from saccade.errors import ConfigError, DataError, ImageError
+from saccade.image import open_image, to_views
 from saccade.train.tasks import Listed, Preferences, Problems, Tuning, World
 
 RowTask = Tuning | Preferences | Problems
@@ -32,6 +34,8 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 }
 WORLD: dict[str, Any] = {"tuning": WorldChats, "preferences": WorldPreferences, "problems": WorldProblems}
 SHOWN = 10  # bad rows that an error names
+# What a check found, in the folder of its stage: the tokens of each row, 0 of a bad one, and the bad ones with reasons.
+MEASURED, BAD_ROWS = "rows.npz", "bad_rows.jsonl"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,17 +82,18 @@ def open_checked(
         DataError: when rows are missing, or are bad and not to be skipped.
     """
     parts, shares = _open(task, data)
+    Mixed(parts, shares, seed)  # shares that do not fit are refused before a long check, not after it
     joined = Joined[Row](parts)
     key = _fingerprint(task, joined, encoder, data)
-    measured = _recalled(notes / "rows.npz", key)
+    measured = _recalled(notes, key)
     if measured is None:
         findings = check_rows(joined, encoder, max_length=task.max_length, workers=workers)
         measured = findings.measures[:, 0]
         _keep(notes, key, measured, findings.bad)
     if not measured.all() and not skip_bad:
-        raise DataError(_told(notes / "bad_rows.jsonl", len(measured)))
+        raise DataError(_told(notes / BAD_ROWS, len(measured)))
     if not measured.any():
-        raise DataError(f"none of {len(measured)} rows can be trained on: see {notes / 'bad_rows.jsonl'}")
+        raise DataError(f"none of {len(measured)} rows can be trained on: see {notes / BAD_ROWS}")
     each = np.split(measured, joined.ends[:-1])
     good = [_Kept(part, np.flatnonzero(lengths)) for part, lengths in zip(parts, each, strict=True)]
     full = [number for number, part in enumerate(good) if len(part)]
@@ -136,6 +141,24 @@ def sources_of(task: RowTask, data: Path) -> list[Source]:
     return found
 
 
+def open_views(row: Row, encoder: Encoder) -> tuple[NDArray[np.uint8] | None, list[tuple[int, int]]]:
+    """Open the pictures of a row.
+
+    Returns:
+        The views of all of them `[views, 3, side, side]`, None where there is no picture; width and height of each.
+
+    Raises:
+        RowError: when a picture cannot be read.
+    """
+    image = encoder.config.image
+    try:
+        pictures = [open_image(picture, image.max_pixels) for picture in row.pictures]
+        views = [to_views(picture, image) for picture in pictures]
+    except ImageError as error:
+        raise RowError.at(row.where, str(error), "broken picture") from error
+    return np.concatenate(views) if views else None, [picture.size for picture in pictures]
+
+
 def _open(task: RowTask, data: Path) -> tuple[list[Rows], list[float | None]]:
     parts: list[Rows] = []
     shares: list[float | None] = []
@@ -158,28 +181,29 @@ def _fingerprint(task: RowTask, rows: Joined[Row], encoder: Encoder, data: Path)
     ]
     definition = encoder.config.definition()
     reads = {name: definition.get(name) for name in ("image", "prompt", "compressor", "query")}
-    told = [task.model_dump(mode="json"), files, len(rows), reads, len(encoder.tokenizer)]
+    told = [task.model_dump(mode="json"), files, len(rows), reads, encoder.tokenizer.backend_tokenizer.to_str()]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _files(path: Path) -> list[Path]:
-    found = path.rglob("*") if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
-    return sorted(found)
+    if path.is_file():
+        return [path]
+    return sorted(path.rglob("*") if path.is_dir() else map(Path, glob.glob(str(path), recursive=True)))
 
 
 def _keep(notes: Path, key: str, measured: NDArray[np.int64], bad: Sequence[Bad]) -> None:
     notes.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"where": one.where, "reason": one.reason, "detail": one.detail}) for one in bad]
-    (notes / "bad_rows.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    unfinished = notes / "rows.part.npz"
+    (notes / BAD_ROWS).write_text("".join(f"{line}\n" for line in lines))
+    unfinished = notes / f"rows.{os.getpid()}.npz"  # where machines share no disk, several processes write it
     np.savez(unfinished, key=np.array(key), lengths=measured)
-    unfinished.replace(notes / "rows.npz")
+    unfinished.replace(notes / MEASURED)
 
 
-def _recalled(file: Path, key: str) -> NDArray[np.int64] | None:
-    if not file.is_file():
+def _recalled(notes: Path, key: str) -> NDArray[np.int64] | None:
+    if not (notes / MEASURED).is_file() or not (notes / BAD_ROWS).is_file():
         return None
-    with np.load(file) as kept:
+    with np.load(notes / MEASURED) as kept:
         lengths: NDArray[np.int64] = kept["lengths"]
         return lengths if str(kept["key"]) == key else None
 

@@ -7,6 +7,7 @@ import torch
 from transformers import set_seed
 
 from saccade.checkpoint import open_checkpoint
+from saccade.errors import ConfigError
 from saccade.image.processor import build_processor
 from saccade.train.curves import draw_curves
 from saccade.train.describe import claim, note_end, note_run, note_start
@@ -42,6 +43,8 @@ def run_recipe(recipe: Recipe, out: Path, **options: Unpack[Options]) -> Path:
     set_seed(recipe.seed)
     model, tokenizer = start_model(recipe)
     with processes.main_process_first():
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"{out} is a file: name a folder for the run")
         out.mkdir(parents=True, exist_ok=True)
         claim(recipe, model.config, out)
     if processes.is_main_process:

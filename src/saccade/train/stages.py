@@ -1,14 +1,16 @@
 """Stages as data: what is trained, how fast, on what, for how long."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from saccade.config import Frozen
 from saccade.errors import ConfigError
 from saccade.train.tasks import Share, Task
 
 Schedule = Literal["cosine", "linear", "constant_with_warmup"]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Lora(Frozen):
@@ -38,6 +40,15 @@ class Group(Frozen):
     lr: PositiveFloat
     lora: Lora | None = None
 
+    @field_validator("pattern")
+    @classmethod
+    def _is_a_pattern(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression ({error}): correct it") from error
+        return pattern
+
 
 class Stage(Frozen):
     """One run of the training loop. Parameters that no group names are frozen.
@@ -60,7 +71,7 @@ class Stage(Frozen):
         checkpointing: Whether activations are computed again in the backward pass rather than kept.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[\w-]+$")]
     task: Task
     groups: tuple[Group, ...] = Field(min_length=1)
     steps: PositiveInt | None = None
@@ -72,7 +83,7 @@ class Stage(Frozen):
     min_lr: Share = 0.0
     warmup: Annotated[float, Field(ge=0)] = 0.03
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     checkpointing: bool = False
 
@@ -82,6 +93,14 @@ class Stage(Frozen):
             raise ValueError(f"stage {self.name} ends after steps or after epochs: give one of them")
         if self.epochs is not None and self.task.kind in ("patches", "captions", "questions"):
             raise ValueError(f"stage {self.name} draws pictures without end: give steps instead of epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _ends_low(self) -> "Stage":
+        if self.min_lr and self.schedule != "cosine":
+            raise ValueError(
+                f"stage {self.name} has a min_lr, at which only a cosine ends: leave it out, or take that schedule"
+            )
         return self
 
     @model_validator(mode="after")
@@ -126,7 +145,7 @@ class Recipe(Frozen):
     language_model: str | None = None
     data: str = "data"
     parent: str | None = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     description: str | None = None
 
     @model_validator(mode="after")
@@ -140,6 +159,12 @@ class Recipe(Frozen):
     def _modules_have_a_base(self) -> "Recipe":
         if self.base_modules is not None and self.base is None:
             raise ValueError("base_modules are taken from a base: name one, or leave them out")
+        parts = [name for name in ("vision_tower", "language_model") if getattr(self, name) is not None]
+        if parts and self.base is not None and self.base_modules is None:
+            raise ValueError(
+                f"the whole model is taken from base, and {' and '.join(parts)} too: leave either out, or say in "
+                "base_modules what the base gives"
+            )
         return self
 
     @model_validator(mode="after")

@@ -27,7 +27,10 @@ def start_model(recipe: Recipe) -> tuple[SaccadeForConditionalGeneration, PreTra
         assert recipe.base is not None
         model, processor = open_checkpoint(recipe.base, dtype=torch.float32)
         model.config.description = recipe.description
-        return model, processor.tokenizer if recipe.tokenizer is None else load_tokenizer(recipe.tokenizer)
+        model.config.name_or_path = recipe.base  # not where it lies here: adapters name it to whoever merges them
+        if recipe.tokenizer is None:
+            return model, processor.tokenizer
+        return model, with_placeholders(load_tokenizer(recipe.tokenizer), model.config)
     config = preset(recipe.preset)
     config.description = recipe.description
     model = SaccadeForConditionalGeneration(config)
@@ -72,7 +75,7 @@ def with_placeholders(tokenizer: PreTrainedTokenizerBase, config: SaccadeConfig)
         found = None if token is None else tokenizer.convert_tokens_to_ids(token)
         if found != wanted:
             raise ConfigError(
-                f"the tokenizer gives {token} the id {found}, but the recipe's preset knows it as {wanted}: name the "
+                f"the tokenizer gives {token} the id {found}, but the recipe's model knows it as {wanted}: name the "
                 "tokenizer of its decoder"
             )
     if tokenizer.pad_token_id is None:

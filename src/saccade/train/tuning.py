@@ -16,10 +16,8 @@ from torch.utils.data import Dataset
 from saccade.data.collate import Sample
 from saccade.data.encoder import Encoder
 from saccade.data.pack import WINDOW, collate_packed, pack
-from saccade.data.rows import Row, RowError
-from saccade.errors import ImageError
-from saccade.image import open_image, to_views
-from saccade.train.rows import Checked
+from saccade.data.rows import Row
+from saccade.train.rows import Checked, open_views
 from saccade.train.stages import Stage
 from saccade.train.tasks import Tuning
 
@@ -102,14 +100,9 @@ def to_sample(row: Row, encoder: Encoder) -> Sample:
     Raises:
         RowError: when a picture cannot be read.
     """
-    image = encoder.config.image
-    try:
-        pictures = [open_image(picture, image.max_pixels) for picture in row.pictures]
-        views = [to_views(picture, image) for picture in pictures]
-    except ImageError as error:
-        raise RowError.at(row.where, str(error), "broken picture") from error
-    (encoded,) = encoder.row(row, [picture.size for picture in pictures])
-    return Sample(encoded, np.concatenate(views) if views else None)
+    views, sizes = open_views(row, encoder)
+    (encoded,) = encoder.row(row, sizes)
+    return Sample(encoded, views)
 
 
 def collator(encoder: Encoder, task: Tuning) -> Callable[[list[list[Sample]]], dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,7 +25,7 @@ def unpack(archives: Sequence[Path], folder: Path, *, flat: bool = False) -> Non
         flat: Leave out the folders inside the archive.
 
     Raises:
-        DataError: when it is damaged, or neither zip nor tar.
+        DataError: when it is damaged, of a kind that Python cannot unpack, or its folder takes no more files.
     """
     done = archives[0].with_name(archives[0].name + ".unpacked")
     if done.exists():
@@ -34,8 +35,12 @@ def unpack(archives: Sequence[Path], folder: Path, *, flat: bool = False) -> Non
         if len(archives) == 1 and zipfile.is_zipfile(archives[0]):
             _unzip(archives[0], folder, flat)
         else:
-            _untar(archives, folder)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+            _untar(archives, folder, flat)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the machine, such as a full disk
+            raise DataError(
+                f"{archives[0]} cannot be unpacked into {folder} ({error}): make room, then run it again"
+            ) from error
         raise DataError(f"{archives[0]} cannot be unpacked ({error}): remove it and fetch again") from error
     done.touch()
 
@@ -51,7 +56,7 @@ def _unzip(archive: Path, folder: Path, flat: bool) -> None:
             advance(1)
 
 
-def _untar(pieces: Sequence[Path], folder: Path) -> None:
+def _untar(pieces: Sequence[Path], folder: Path, flat: bool) -> None:
     size = sum(piece.stat().st_size for piece in pieces)
     with (
         watched(f"unpacking {pieces[0].name}", size) as advance,
@@ -59,6 +64,10 @@ def _untar(pieces: Sequence[Path], folder: Path) -> None:
         tarfile.open(fileobj=stream, mode="r|*") as opened,
     ):
         for member in opened:
+            if flat:
+                if member.isdir():
+                    continue
+                member = member.replace(name=PurePosixPath(member.name).name)
             if not (member.isfile() and _whole(folder / member.name, member.size)):
                 opened.extract(member, folder, filter="data")
 

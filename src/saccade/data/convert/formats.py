@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import mean
 from typing import Any, Literal
 
@@ -100,7 +101,7 @@ def feedback(record: Mapping[str, Any], columns: Columns, kind: Kind) -> Row | D
     that is not rated by a number on every aspect cannot be ranked and takes no part.
 
     Returns:
-        A preference row, or that the ratings tell no two answers apart.
+        A preference row, or that the ratings tell no two answers apart, or prefer an answer to itself.
 
     Raises:
         DataError: when prompt, picture or answers are missing.
@@ -115,6 +116,8 @@ def feedback(record: Mapping[str, Any], columns: Columns, kind: Kind) -> Row | D
     best, worst = (pick(rated, key=lambda pair: pair[0]) for pick in (max, min))
     if best[0] == worst[0]:
         return Dropped("ties")
+    if best[1].get("response") == worst[1].get("response"):
+        return Dropped("one answer rated twice")
     return {
         "image": _pictures(record, columns),
         "prompt": prompt,
@@ -178,6 +181,7 @@ def _rows_of(table: Any) -> list[Mapping[str, Any]]:
 
 def _mean_rating(answer: Mapping[str, Any]) -> float | None:
     try:
-        return mean(float(aspect["Rating"]) for aspect in answer["annotations"].values())
+        rating = mean(float(aspect["Rating"]) for aspect in answer["annotations"].values())
     except (ValueError, TypeError, KeyError):  # "N/A", no rating, no aspects
         return None
+    return rating if isfinite(rating) else None

@@ -63,9 +63,12 @@ def _from_parquet(path: Path) -> tuple[int, Iterator[Record | RowError]]:
 
     def records() -> Iterator[Record | RowError]:
         index = 0
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-            for fields in batch.to_pylist():
-                yield Record(f"{path}[{index}]", fields, path.parent)
-                index += 1
+        try:
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+                for fields in batch.to_pylist():
+                    yield Record(f"{path}[{index}]", fields, path.parent)
+                    index += 1
+        except (ArrowException, OSError) as error:
+            raise DataError(f"{path} cannot be read after row {index} ({error}): fetch it again") from error
 
     return file.metadata.num_rows, records()

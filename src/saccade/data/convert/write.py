@@ -109,6 +109,9 @@ def _one(
     except DataError as error:
         progress.bad.append(f"{record.where}: {error}")
         return
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # published by others: anything may stand there
+        progress.bad.append(f"{record.where}: is in another format than expected ({type(error).__name__}: {error})")
+        return
     rest = {key: value for key, value in row.items() if key != "image"}
     line = (
         {"id": record.where.rpartition("/")[2]}
@@ -130,8 +133,10 @@ class _Pictures:
     def name(self, picture: Picture, stem: str) -> str:
         """Return the name of a picture's file, from the folder of the rows."""
         path = self._stored(picture, stem) if isinstance(picture, bytes) else self.root / picture
-        if not path.is_file():
+        if not os.path.isfile(path):  # that of Path raises for long names
             raise DataError(f"the picture {path} is missing")
+        if not path.is_relative_to(self.base):
+            raise DataError(f"the picture {path} lies outside of {self.base}: move it there")
         return path.relative_to(self.base).as_posix()
 
     def _stored(self, content: bytes, stem: str) -> Path:
@@ -153,7 +158,8 @@ def _resume(part: Path, note: Path, skip_bad: bool) -> Progress:
     if not (part.is_file() and note.is_file()):
         return Progress()
     progress = Progress(**json.loads(note.read_text(encoding="utf-8")))
-    return Progress() if progress.bad and not skip_bad else progress
+    is_whole = part.stat().st_size >= progress.bytes  # a machine that failed may have kept the note and lost rows
+    return progress if is_whole and (skip_bad or not progress.bad) else Progress()
 
 
 def _save(progress: Progress, file: BinaryIO, note: Path) -> None:

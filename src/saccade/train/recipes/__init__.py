@@ -41,18 +41,21 @@ def recipe(name: str) -> Recipe:
         ConfigError: when there is none of that name, or the file is none.
     """
     if name.endswith((".yaml", ".yml")):
-        return _of_file(Path(name))
+        return _of_file(Path(name), ())
     known = name.replace("-", "_")
     if known not in RECIPES:
         raise ConfigError(f"there is no recipe {name!r}: choose one of {', '.join(RECIPES)}, or name a .yaml file")
     return RECIPES[known]()
 
 
-def _of_file(path: Path) -> Recipe:
+def _of_file(path: Path, children: tuple[Path, ...]) -> Recipe:
+    if path in children:
+        raise ConfigError(f"{path} descends from itself: name another parent in one of its files")
     fields = {"name": path.stem} | read_file(path)
     parent = fields.get("parent")
     if parent is None:
         return Recipe(**fields)
     if not isinstance(parent, str):
         raise ConfigError(f"{path} has the parent {parent!r}: name a recipe")
-    return changed(recipe(parent), fields)
+    its = _of_file(Path(parent), (*children, path)) if parent.endswith((".yaml", ".yml")) else recipe(parent)
+    return changed(its, fields)

@@ -83,6 +83,8 @@ def with_data(recipe: Recipe, where: str) -> Recipe:
     if any(isinstance(one, Listed) for _, _, one in places):
         return changed(recipe, {"data": where})
     sources = [(number, place) for number, place, one in places if hasattr(one, "path")]
+    if not sources:
+        raise ConfigError(f"the recipe {recipe.name} reads no files, it draws its data: leave --data out")
     if len(sources) != 1:
         raise ConfigError(
             f"the recipe {recipe.name} has {len(sources)} sources, so --data does not say which is meant: use --set "
@@ -94,9 +96,12 @@ def with_data(recipe: Recipe, where: str) -> Recipe:
 
 def differences(recipe: Recipe, parent: Recipe) -> list[tuple[str, Any, Any]]:
     """Return path, the parent's value and the recipe's of every field that differs; None for what one lacks."""
-    theirs, ours = (dict(_leaves(one.model_dump(mode="json"))) for one in (parent, recipe))
+    theirs, ours = (
+        {path: None if value in ({}, []) else value for path, value in _leaves(one.model_dump(mode="json"))}
+        for one in (parent, recipe)
+    )
     paths = [path for path in dict.fromkeys([*theirs, *ours]) if path not in ("name", "parent")]
-    both = [(path, theirs.get(path) or None, ours.get(path) or None) for path in paths]
+    both = [(path, theirs.get(path), ours.get(path)) for path in paths]
     return [(path, before, after) for path, before, after in both if before != after]
 
 
