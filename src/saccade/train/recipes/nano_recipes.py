@@ -49,13 +49,13 @@ def nano() -> Recipe:
         name="nano",
         preset="nano",
         tokenizer="nano",
-        description="a tiny model of the rendered world: it knows colored shapes, digits and charts, nothing else",
+        description="a tiny model of the rendered world: it knows colored shapes, digits, words on signs and charts, nothing else",
         stages=(
             _patches("patches", steps=3600, families=SHEETS),
-            _patches("reading", steps=2800, families=PAGES),
+            _patches("reading", steps=4600, families=PAGES),
             _questions("looking", 700, Questions(families={"objects": 1.0}, **ASKED), schedule="constant_with_warmup"),
             _questions("questions", 10000, NANO_QUESTIONS),
-            _questions("closer", 5500, NANO_CLOSER, lr=5e-4, tower_lr=1.5e-4),
+            _questions("closer", 7900, NANO_CLOSER, lr=5e-4, tower_lr=1.5e-4),
         ),
     )
 
