@@ -49,7 +49,10 @@ def nano() -> Recipe:
         name="nano",
         preset="nano",
         tokenizer="nano",
-        description="a tiny model of the rendered world: it knows colored shapes, digits, words on signs and charts, nothing else",
+        description=(
+            "a tiny model of the rendered world: "
+            "it knows colored shapes, digits, words on signs and charts, nothing else"
+        ),
         stages=(
             _patches("patches", steps=3600, families=SHEETS),
             _patches("reading", steps=4600, families=PAGES),
