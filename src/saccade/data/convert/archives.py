@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 import zipfile
 import zlib
@@ -64,12 +65,16 @@ def _untar(pieces: Sequence[Path], folder: Path, flat: bool) -> None:
         tarfile.open(fileobj=stream, mode="r|*") as opened,
     ):
         for member in opened:
-            if flat:
-                if member.isdir():
-                    continue
-                member = member.replace(name=PurePosixPath(member.name).name)
-            if not (member.isfile() and _whole(folder / member.name, member.size)):
-                opened.extract(member, folder, filter="data")
+            if member.isdir():
+                continue
+            place = PurePosixPath(PurePosixPath(member.name).name if flat else member.name)
+            content = opened.extractfile(member) if member.isfile() else None
+            if content is None or place.is_absolute() or ".." in place.parts:
+                raise tarfile.ExtractError(f"{member.name!r} is no file inside the folder")
+            if not _whole(folder / place, member.size):
+                (folder / place).parent.mkdir(parents=True, exist_ok=True)
+                with (folder / place).open("wb") as file:
+                    shutil.copyfileobj(content, file)
 
 
 def _whole(path: Path, size: int) -> bool:
