@@ -51,7 +51,7 @@ def make_trainer(kind: Any, model: SaccadeForConditionalGeneration, stage: Stage
         "bf16": False,
         "use_cpu": True,
     }
-    trainer: Trainer = kind(model, stage, rows, Encoder(model.config, load_tokenizer("nano")), settings, [])
+    trainer: Trainer = kind(model, stage, rows, Encoder(model.config, load_tokenizer("nano")), settings)
     return trainer
 
 

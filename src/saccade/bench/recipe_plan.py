@@ -188,8 +188,7 @@ def steps_of(stage: Stage, data: Path) -> int | None:
         return None
     counts = [_rows(one, data) for one in stage.task.data]
     known = [count for count in counts if count is not None]
-    shown = max(1, round(stage.epochs * sum(known)))  # as the training rounds
-    return math.ceil(shown / stage.batch) if len(known) == len(counts) else None
+    return stage.steps_for(stage.rows_shown(sum(known))) if len(known) == len(counts) else None
 
 
 def _rows(one: Any, data: Path) -> int | None:

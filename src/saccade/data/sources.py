@@ -69,6 +69,13 @@ class _ParsedRows:
         return parse_row(self.records[index], self.kind)
 
 
+def files_of(path: str) -> list[Path]:
+    """Return the files that the path of a source leads to: itself, all below a folder, or those that fit a pattern."""
+    place = Path(path)
+    named = [path] if place.exists() else glob.glob(path, recursive=True)
+    return sorted(file for file in (place.rglob("*") if place.is_dir() else map(Path, named)) if file.is_file())
+
+
 def _open(source: Source) -> Items[Record]:
     folder = None if source.pictures is None else Path(source.pictures)
     if source.path.startswith(HUB):

@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -17,7 +15,7 @@ from saccade.errors import ConfigError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.train.patches import PatchDataset, PatchPretraining, collate_patches
 from saccade.train.questions import CaptionDataset, QuestionDataset
-from saccade.train.rows import open_checked
+from saccade.train.rows import Checked
 from saccade.train.stages import Stage
 from saccade.train.tasks import Captions, Patches, Questions, Tuning
 from saccade.train.tuning import TuningDataset, collator
@@ -87,21 +85,10 @@ def build_lesson(
 
 
 def build_tuning(
-    model: SaccadeForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerBase,
-    stage: Stage,
-    notes: Path,
-    *,
-    data: Path,
-    seed: int,
-    workers: int = 0,
-    skip_bad: bool = False,
+    model: SaccadeForConditionalGeneration, stage: Stage, checked: Checked, encoder: Encoder, seed: int
 ) -> Lesson:
-    """Prepare a stage of rows; see `open_checked` for the arguments and errors."""
+    """Prepare a stage of rows that were checked; the seed shuffles steps of rows of one length."""
     assert isinstance(stage.task, Tuning)
-    encoder = Encoder(model.config, tokenizer)
-    with PartialState().main_process_first():  # the others recall what it found
-        checked = open_checked(stage.task, encoder, notes, data=data, seed=seed, workers=workers, skip_bad=skip_bad)
     rows = TuningDataset(checked, encoder, stage, seed)
     return Lesson(model, rows, collator(encoder, stage.task), rows.steps)
 

@@ -1,6 +1,5 @@
 """A run folder that says what it is: what is trained, by which commands, with which libraries, from which data."""
 
-import glob
 import hashlib
 import json
 import platform
@@ -12,15 +11,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from saccade.checkpoint.files import RUN_FILE
 from saccade.config import SaccadeConfig
 from saccade.data.scenes import WORLD_VERSION
-from saccade.data.sources import HUB
+from saccade.data.sources import HUB, files_of
 from saccade.errors import ConfigError
 from saccade.evaluate.provenance import made_with
 from saccade.train.rows import RowTask, sources_of
 from saccade.train.stages import Recipe, Stage
 
-RUN_FILE = "run.json"
 LIBRARIES = ("accelerate", "peft", "trl")
 END = 1 << 16  # bytes that are hashed of a file's head and of its tail
 
@@ -89,10 +88,7 @@ def fingerprint(path: str) -> dict[str, Any]:
     """
     if path.startswith(HUB):
         return {"path": path}
-    place = Path(path)
-    named = [path] if place.exists() else glob.glob(path, recursive=True)  # as `open_rows` reads it
-    found = place.rglob("*") if place.is_dir() else map(Path, named)
-    files = sorted(file for file in found if file.is_file())
+    files = files_of(path)
     digest = hashlib.sha256()
     for file in files:
         size = file.stat().st_size

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 from accelerate import PartialState
@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, Trai
 from transformers.integrations.integration_utils import is_tensorboard_available
 
 from saccade.config import ImageConfig
+from saccade.data.encoder import Encoder
 from saccade.errors import ConfigError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.train.answers import answer_trainer
@@ -20,7 +21,7 @@ from saccade.train.lora import add_adapters
 from saccade.train.options import DEFAULTS, Options
 from saccade.train.processes import join_processes, split
 from saccade.train.progress import ProgressBar, StopOnInterrupt
-from saccade.train.rows import RowTask
+from saccade.train.rows import RowTask, open_checked
 from saccade.train.stages import Stage
 from saccade.train.tasks import Captions, Patches, Questions, Tuning
 from saccade.train.trainer import StageTrainer
@@ -31,15 +32,6 @@ LOGGING_STEPS = 20
 _CHECKPOINTING = next(
     name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(TrainingArguments, name)
 )
-
-
-class _Rows(TypedDict):
-    """Where the rows of a stage are, and what is done about bad ones; see `open_checked`."""
-
-    data: Path
-    seed: int
-    workers: int
-    skip_bad: bool
 
 
 def train_stage(
@@ -89,8 +81,7 @@ def train_stage(
         lesson = build_lesson(model, tokenizer, stage, patches)
         trainer: Trainer = _trainer(lesson, stage, settings, sharded=how["sharded"])
     else:
-        rows = _Rows(data=data, seed=seed, workers=how["workers"], skip_bad=how["skip_bad"])
-        trainer = _trainer_of_rows(model, tokenizer, stage, folder, settings, rows, sharded=how["sharded"])
+        trainer = _trainer_of_rows(model, tokenizer, stage, folder, settings, data=data, seed=seed, how=how)
     for callback in (bar, interrupt, KeepWhole()):
         trainer.add_callback(callback)
     trainer.remove_callback(PrinterCallback)
@@ -110,14 +101,28 @@ def _trainer_of_rows(
     stage: Stage,
     folder: Path,
     settings: Callable[[Stage], dict[str, Any]],
-    rows: _Rows,
     *,
-    sharded: bool,
+    data: Path,
+    seed: int,
+    how: Options,
 ) -> Trainer:
-    if not isinstance(stage.task, Tuning):
-        return answer_trainer(model, tokenizer, stage, folder, settings, [], **rows)
-    lesson = build_tuning(model, tokenizer, stage, folder, **rows)
-    return _trainer(lesson, stage.model_copy(update={"steps": lesson.steps}), settings, sharded=sharded)
+    kind = (
+        None if isinstance(stage.task, Tuning) else answer_trainer(stage)
+    )  # a library that is missing is told before a long check
+    assert isinstance(stage.task, RowTask)
+    encoder = Encoder(model.config, tokenizer)
+    with PartialState().main_process_first():  # the others recall what it found
+        checked = open_checked(
+            stage.task, encoder, folder, data=data, seed=seed, workers=how["workers"], skip_bad=how["skip_bad"]
+        )
+    if kind is None:
+        lesson = build_tuning(model, stage, checked, encoder, seed)
+        counted = stage.model_copy(update={"steps": lesson.steps})
+        return _trainer(lesson, counted, settings, sharded=how["sharded"])
+    rows = checked.rows
+    counted = stage.model_copy(update={"steps": stage.steps_for(stage.rows_shown(len(rows)))})
+    trainer: Trainer = kind(model, counted, rows, encoder, settings(counted))
+    return trainer
 
 
 def _trainer(

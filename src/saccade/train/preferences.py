@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
@@ -33,7 +32,6 @@ class PreferenceTrainer(ComparingTrainer, DPOTrainer):
         rows: Preference rows by number, at least `steps * batch` of them.
         encoder: Of the model.
         settings: Those of any stage, by the names of transformers' `TrainingArguments`.
-        callbacks: See the Trainer.
 
     Raises:
         ConfigError: when the groups do not fit the model, or its output head has adapters.
@@ -46,7 +44,6 @@ class PreferenceTrainer(ComparingTrainer, DPOTrainer):
         rows: Rows,
         encoder: Encoder,
         settings: dict[str, Any],
-        callbacks: list[TrainerCallback],
     ) -> None:
         task = stage.task
         assert isinstance(task, Preferences)
@@ -59,7 +56,6 @@ class PreferenceTrainer(ComparingTrainer, DPOTrainer):
             data_collator=Pairs(rows, encoder),
             train_dataset=numbers(NUMBER, stage.steps * stage.batch),
             processing_class=build_processor(model.config, encoder.tokenizer),
-            callbacks=callbacks,
         )
 
 

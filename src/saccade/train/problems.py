@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
@@ -46,7 +45,6 @@ class ProblemTrainer(ComparingTrainer, GRPOTrainer):
         rows: Problem rows by number, at least `steps * batch` of them.
         encoder: Of the model.
         settings: Those of any stage, by the names of transformers' `TrainingArguments`.
-        callbacks: See the Trainer.
 
     Raises:
         ConfigError: when the groups do not fit the model, its output head has adapters, or a prompt and its answer may
@@ -60,7 +58,6 @@ class ProblemTrainer(ComparingTrainer, GRPOTrainer):
         rows: Rows,
         encoder: Encoder,
         settings: dict[str, Any],
-        callbacks: list[TrainerCallback],
     ) -> None:
         task = stage.task
         assert isinstance(task, Problems)
@@ -82,7 +79,6 @@ class ProblemTrainer(ComparingTrainer, GRPOTrainer):
             ),
             train_dataset=numbers(PROMPT, stage.steps * stage.batch),
             processing_class=encoder.tokenizer,
-            callbacks=callbacks,
         )
         self.eos_token_ids = stops
         if task.kl:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from saccade.data.mixed import Mixed
 from saccade.data.mixtures import listing
 from saccade.data.records import Joined
 from saccade.data.rows import Kind, Row, RowError, Rows
-from saccade.data.sources import Source, open_rows
+from saccade.data.sources import Source, files_of, open_rows
 from saccade.data.world_rows import WorldChats, WorldPreferences, WorldProblems
 from saccade.errors import ConfigError, DataError, ImageError
 from saccade.image import open_image, to_views
@@ -81,10 +80,11 @@ def open_checked(
         ConfigError: when a source holds rows that the task does not read.
         DataError: when rows are missing, or are bad and not to be skipped.
     """
-    parts, shares = _open(task, data)
+    sources = sources_of(task, data)
+    parts, shares = _open(task, sources)
     Mixed(parts, shares, seed)  # shares that do not fit are refused before a long check, not after it
     joined = Joined[Row](parts)
-    key = _fingerprint(task, joined, encoder, data)
+    key = _fingerprint(task, sources, joined, encoder)
     measured = _recalled(notes, key)
     if measured is None:
         findings = check_rows(joined, encoder, max_length=task.max_length, workers=workers)
@@ -159,10 +159,10 @@ def open_views(row: Row, encoder: Encoder) -> tuple[NDArray[np.uint8] | None, li
     return np.concatenate(views) if views else None, [picture.size for picture in pictures]
 
 
-def _open(task: RowTask, data: Path) -> tuple[list[Rows], list[float | None]]:
+def _open(task: RowTask, sources: Sequence[Source]) -> tuple[list[Rows], list[float | None]]:
     parts: list[Rows] = []
     shares: list[float | None] = []
-    for source in sources_of(task, data):
+    for source in sources:
         parts.append(open_rows(source))
         shares.append(source.share)
     for world in (one for one in task.data if isinstance(one, World)):
@@ -171,24 +171,18 @@ def _open(task: RowTask, data: Path) -> tuple[list[Rows], list[float | None]]:
     return parts, shares
 
 
-def _fingerprint(task: RowTask, rows: Joined[Row], encoder: Encoder, data: Path) -> str:
+def _fingerprint(task: RowTask, sources: Sequence[Source], rows: Joined[Row], encoder: Encoder) -> str:
     """Return what changes when a check might find something else."""
     files = [
         (str(path), status.st_size, status.st_mtime_ns)
-        for source in sources_of(task, data)
-        for path in _files(Path(source.path))
+        for source in sources
+        for path in files_of(source.path)
         for status in (path.stat(),)
     ]
     definition = encoder.config.definition()
     reads = {name: definition.get(name) for name in ("image", "prompt", "compressor", "query")}
     told = [task.model_dump(mode="json"), files, len(rows), reads, encoder.tokenizer.backend_tokenizer.to_str()]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    return sorted(path.rglob("*") if path.is_dir() else map(Path, glob.glob(str(path), recursive=True)))
 
 
 def _keep(notes: Path, key: str, measured: NDArray[np.int64], bad: Sequence[Bad]) -> None:

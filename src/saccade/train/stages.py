@@ -1,5 +1,6 @@
 """Stages as data: what is trained, how fast, on what, for how long."""
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -114,6 +115,14 @@ class Stage(Frozen):
         if self.micro_batch is not None and self.batch % self.micro_batch:
             raise ValueError(f"stage {self.name} cannot take its batch of {self.batch} in parts of {self.micro_batch}")
         return self
+
+    def rows_shown(self, rows: int) -> int:
+        """Count the rows that `epochs` passes over so many show, at least one."""
+        return max(1, round((self.epochs or 0) * rows))
+
+    def steps_for(self, items: int) -> int:
+        """Return `steps`, or as many as it takes to show so many items."""
+        return self.steps or math.ceil(items / self.batch)
 
 
 class Recipe(Frozen):

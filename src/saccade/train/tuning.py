@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -40,10 +39,10 @@ class TuningDataset(Dataset[list[Sample]]):
         self.order, self.capacity = stage.task.order, stage.task.max_length
         self.window = WINDOW if self.order == "packed" else STEPS_SORTED * stage.batch
         # Without a number of passes there is no last row.
-        self.rows = sys.maxsize if stage.epochs is None else max(1, round(stage.epochs * len(checked.rows)))
+        self.rows = sys.maxsize if stage.epochs is None else stage.rows_shown(len(checked.rows))
         self.ends = self._count(stage) if self.order == "packed" else None
         items = self.rows if self.ends is None else int(self.ends[-1])
-        self.steps = stage.steps or math.ceil(items / stage.batch)
+        self.steps = stage.steps_for(items)
         self._last: tuple[int, list[list[int]]] = (-1, [])
 
     def __len__(self) -> int:
