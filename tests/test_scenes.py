@@ -311,6 +311,25 @@ def test_what_is_written_is_spelled_on_its_patches_and_what_is_only_meant_is_not
     assert labels["spelling"].tolist() == [[code, [0] * 5], [code, [0] * 5]]
 
 
+def test_a_shape_tells_the_shape_nearest_to_it_where_that_is_clear() -> None:
+    """A row of circle, square and star at 0, 10 and 22 pixels, and a 3 beside the star that is nobody's neighbor."""
+    instances = np.zeros((4, 40), dtype=np.int8)
+    for number, x in enumerate((2, 12, 24, 36), start=1):
+        instances[:, x - 2 : x + 2] = number
+    shapes = (("circle", "red", 2.0), ("square", "blue", 12.0), ("star", "green", 24.0))
+    objects = (
+        *(SceneObject(shape, color, "", (x - 2, 0.0, x + 2, 4.0)) for shape, color, x in shapes),
+        SceneObject("", "black", "3", (34.0, 0.0, 38.0, 4.0)),
+    )
+    image = np.zeros((4, 40, 3), dtype=np.uint8)
+    labels = patch_labels(Scene("objects", "train", 0, image, objects, "", (), instances), 4)["neighbor"]
+    blue_square, red_circle = (
+        [SHAPES.index(shape) + 1, COLORS.index(color) + 1] for shape, color in (("square", "blue"), ("circle", "red"))
+    )
+    # The square and the 3 are equally far from the star; to the 3 nothing is told.
+    assert labels[0].tolist() == [blue_square, red_circle, [0, 0], [0, 0]]
+
+
 @pytest.mark.parametrize("grid", [0, 21])
 def test_impossible_grids_are_refused(grid: int) -> None:
     with pytest.raises(DataError, match=str(grid)):

@@ -51,6 +51,12 @@ def score(checkpoint: Path, family: str, count: int) -> dict[str, float]:
         said = module.heads["spelling"](patches).unflatten(-1, (scenes.SPELLED, -1)).argmax(-1)
         whole = (said == batch["spelling"]).all(-1)
         shares["spelling"] = round(float(whole[written].float().mean()), 3)
+    labelled = batch["neighbor"][..., 0] > 0
+    if bool(labelled.any()):
+        told = module.heads["neighbor"](patches).split((CLASSES["shape"], CLASSES["color"]), dim=-1)
+        for index, (name, logits) in enumerate(zip(("shape", "color"), told, strict=True)):
+            right = logits.argmax(-1) == batch["neighbor"][..., index]
+            shares[f"neighbor_{name}"] = round(float(right[labelled].float().mean()), 3)
     return shares
 
 

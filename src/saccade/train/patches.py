@@ -20,7 +20,7 @@ from saccade.model.vision import extract_patches
 from saccade.train.world import Pictures
 
 CLASSES = {"shape": len(scenes.SHAPES) + 1, "color": len(scenes.COLORS) + 1, "character": len(scenes.CHARACTERS) + 1}
-LABELS = (*CLASSES, "center", "offset", "spelling")
+LABELS = (*CLASSES, "center", "offset", "spelling", "neighbor")
 
 
 class PatchDataset(Pictures):
@@ -70,6 +70,7 @@ class PatchPretraining(nn.Module):
         self.heads["offset"] = nn.Linear(dim, 2)
         self.heads["place"] = nn.Linear(dim, 2)
         self.heads["spelling"] = nn.Linear(dim, scenes.SPELLED * CLASSES["character"])
+        self.heads["neighbor"] = nn.Linear(dim, CLASSES["shape"] + CLASSES["color"])
         self.grid = model.config.grid
 
     def encode(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -85,6 +86,7 @@ class PatchPretraining(nn.Module):
         center: torch.Tensor,
         offset: torch.Tensor,
         spelling: torch.Tensor,
+        neighbor: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Sum the mean losses of all kinds of label.
 
@@ -96,6 +98,7 @@ class PatchPretraining(nn.Module):
             center: 1 where an object's center falls, else 0, `[views, patches]`.
             offset: `[views, patches, 2]`, counted where a patch shows an object.
             spelling: Classes `[views, patches, SPELLED]`, counted where something is written.
+            neighbor: Classes `[views, patches, 2]` of shape and color, counted where a patch shows a shape with one.
         """
         patches = self.encode(pixel_values)
         labels = {"shape": shape, "color": color, "character": character}
@@ -108,14 +111,24 @@ class PatchPretraining(nn.Module):
         shows = color > 0
         # With the offset alone the tower may forget where a patch is, and "left of" needs its place in the picture.
         for name, target in (("offset", offset), ("place", offset + patch_middles(self.grid).to(offset))):
-            distance = (self.heads[name](patches) - target).abs().sum(-1)
-            losses[name] = (distance * shows).sum() / _mean_over_processes(shows.sum()).clamp(min=1)
+            losses[name] = _mean_where(shows, (self.heads[name](patches) - target).abs().sum(-1))
         letters = self.heads["spelling"](patches).unflatten(-1, (scenes.SPELLED, -1))
-        wrong = F.cross_entropy(letters.flatten(0, 2), spelling.flatten(), reduction="none").view_as(spelling)
-        written = spelling[..., 0] > 0
-        losses["spelling"] = (wrong.mean(-1) * written).sum() / _mean_over_processes(written.sum()).clamp(min=1)
+        losses["spelling"] = _mean_where(spelling[..., 0] > 0, _wrong(letters, spelling).mean(-1))
+        of_neighbor = self.heads["neighbor"](patches).split((CLASSES["shape"], CLASSES["color"]), dim=-1)
+        wrong = sum(_wrong(logits, neighbor[..., index]) for index, logits in enumerate(of_neighbor))
+        losses["neighbor"] = _mean_where(neighbor[..., 0] > 0, torch.as_tensor(wrong))
         loss = sum(losses.values())
         return {"loss": torch.as_tensor(loss), **{f"{name}_loss": value.detach() for name, value in losses.items()}}
+
+
+def _wrong(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each of the classes, in their shape; the logits have one more axis."""
+    return F.cross_entropy(logits.flatten(0, -2), classes.flatten(), reduction="none").view_as(classes)
+
+
+def _mean_where(counted: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The mean of the values that count, over all processes."""
+    return (values * counted).sum() / _mean_over_processes(counted.sum()).clamp(min=1)
 
 
 def _mean_over_processes(count: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from saccade.data.scenes.colors import COLORS
 from saccade.data.scenes.glyphs import CHARACTERS
+from saccade.data.scenes.nearest import nearest_objects
 from saccade.data.scenes.scene import Scene, SceneObject
 from saccade.data.scenes.shapes import SHAPES
 from saccade.errors import DataError
@@ -14,6 +15,8 @@ from saccade.errors import DataError
 LEAST_COVERAGE = 0.12
 # Characters of what is written on a thing that its patches are told, from the first on.
 SPELLED = 5
+# Nearer to what is asked than a coin's toss; questions about the nearest keep a wider margin.
+_NEAREST_MARGIN = 1.15
 
 _VOCABULARIES = {"shape": SHAPES, "color": COLORS, "character": CHARACTERS}
 
@@ -35,6 +38,8 @@ def patch_labels(scene: Scene, grid: int) -> dict[str, NDArray[np.int64] | NDArr
         mark, in fractions of the picture's sides; 0 elsewhere.
         `spelling`: int64 `[grid, grid, SPELLED]`, the characters of what is written on the object, on the patches of
         the object and of its letters, as 1 + the index into `CHARACTERS`; 0 beyond its end and elsewhere.
+        `neighbor`: int64 `[grid, grid, 2]`, shape and color, as above, of the shape clearly nearest to the shape that
+        the patch shows; 0 elsewhere.
 
     Raises:
         DataError: The grid has no patch, or patches smaller than a pixel.
@@ -52,6 +57,7 @@ def patch_labels(scene: Scene, grid: int) -> dict[str, NDArray[np.int64] | NDArr
         table = np.array([0] + [vocabulary.index(word) + 1 if word else 0 for word in words], dtype=np.int64)
         labels[field] = table[owner]
     labels["spelling"] = _spelling(scene)[owner]
+    labels["neighbor"] = _neighbors(scene)[owner]
     centers = np.array([item.center for item in things], dtype=np.float64).reshape(-1, 2) / (width, height)
     center = np.zeros((grid, grid), dtype=np.int64)
     columns, rows = np.minimum((centers * grid).astype(np.int64), grid - 1).T
@@ -79,6 +85,17 @@ def _spelling(scene: Scene) -> NDArray[np.int64]:
             code = [CHARACTERS.index(character) + 1 for character in item.content[:SPELLED]]
             own = [number, *(1 + len(scene.objects) + index for index in letters)]
             table[own, : len(code)] = code
+    return table
+
+
+def _neighbors(scene: Scene) -> NDArray[np.int64]:
+    """Shape and color of the shape nearest to each, `[1 + objects + marks, 2]`; row 0 is nothing."""
+    height, width = scene.instance_map.shape
+    table = np.zeros((1 + len(scene.objects) + len(scene.marks), 2), dtype=np.int64)
+    nearest = nearest_objects(scene.objects, width, height, _NEAREST_MARGIN)
+    for number, (item, other) in enumerate(zip(scene.objects, nearest, strict=True), start=1):
+        if item.shape and other is not None and other.shape:
+            table[number] = SHAPES.index(other.shape) + 1, COLORS.index(other.color) + 1
     return table
 
 

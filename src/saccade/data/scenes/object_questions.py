@@ -1,6 +1,5 @@
 """Questions about a scene of shapes: answer first where that is possible, asked only where there is one answer."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -8,6 +7,7 @@ from functools import cached_property
 from saccade.data.scenes.captions import named
 from saccade.data.scenes.colors import COLORS
 from saccade.data.scenes.dice import Dice
+from saccade.data.scenes.nearest import nearest_objects
 from saccade.data.scenes.scene import Question, SceneObject
 from saccade.data.scenes.shapes import PLURALS, SHAPES
 from saccade.data.scenes.wording import ask, with_article
@@ -72,23 +72,8 @@ class _Arrangement:
 
     @cached_property
     def nearest(self) -> list[SceneObject | None]:
-        """For each object the one clearly nearest, in the picture as it is and squashed to a square, or None."""
-        centers = [item.center for item in self.objects]
-        return [self._nearest(index, centers) for index in range(len(centers))]
-
-    def _nearest(self, index: int, centers: list[tuple[float, float]]) -> SceneObject | None:
-        found = set()
-        x, y = centers[index]
-        for width, height in ((1, 1), (self.width, self.height)):
-            ranked = sorted(
-                (math.hypot((x2 - x) / width, (y2 - y) / height), other)
-                for other, (x2, y2) in enumerate(centers)
-                if other != index
-            )
-            if ranked[1][0] < _NEAREST_MARGIN * ranked[0][0]:
-                return None
-            found.add(ranked[0][1])
-        return self.objects[found.pop()] if len(found) == 1 else None
+        """For each object the one clearly nearest, or None."""
+        return nearest_objects(self.objects, self.width, self.height, _NEAREST_MARGIN)
 
     def name(self, item: SceneObject) -> str | None:
         """A name that only this object in the scene answers to, or None if it has none."""
