@@ -68,6 +68,15 @@ def test_a_preset_has_the_published_count(name):
         assert expected in (None, sum(parameter.numel() for parameter in part.parameters()))
 
 
+def test_what_stands_on_the_tower_of_nano_fits_the_package():
+    """In bfloat16, beside nano and its form in tiles, which has a tower of its own: 24 MB in all."""
+    model = SaccadeForConditionalGeneration(presets.nano_flashvl_iss())
+    others = 2 * 2 * SaccadeForConditionalGeneration(presets.nano()).num_parameters()
+    added = 2 * (model.num_parameters() - model.model.vision_tower.num_parameters())
+    assert added <= 3_400_000
+    assert others + added <= 23_750_000, "words, pictures and the files' own lists need the rest"
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_preset_takes_pictures_and_words_as_published(name):
     config = presets.preset(name)

@@ -236,7 +236,7 @@ def test_a_recipe_may_start_from_a_models_weights(tmp_path):
 
 def test_a_recipe_may_start_from_some_modules_of_another_model(tmp_path):
     parent = nano_flashvl("iss")
-    tiny = {"steps": 1, "batch": 1, "groups": (Group(pattern="lm_head", lr=1e-3),)}
+    tiny = {"steps": 1, "batch": 1, "groups": (Group(pattern="multi_modal_projector", lr=1e-3),)}
     short = parent.model_copy(update={"stages": tuple(part.model_copy(update=tiny) for part in parent.stages)})
     trained, bundled = load(run_recipe(short, tmp_path, workers=0), dtype="float32").model, load(dtype="float32").model
     assert trained.config.tokens_per_view == 49

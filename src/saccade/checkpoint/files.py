@@ -17,6 +17,7 @@ from saccade.errors import CheckpointError
 CONFIG_FILE = "config.json"
 # What the folder of a training run holds: which stages it has.
 RUN_FILE = "run.json"
+WHOLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 ASSETS = Path(str(files("saccade"))) / "assets"
 _PICKLES = ("*.bin", "*.pt", "*.pth")
@@ -133,15 +134,23 @@ def _trained(run: Path) -> Path:
 
 
 def _shards(folder: Path) -> list[Path]:
-    """Return the weight files, those of the index where there is one."""
-    index = folder / INDEX_FILE
-    if index.is_file():
-        paths = [folder / name for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
+    """Return the weight files, those of the index where there is one.
+
+    Beside an index, a file that holds all comes first, as for transformers: it was saved over what the index lists.
+    """
+    has_index = (folder / INDEX_FILE).is_file()
+    if has_index and (folder / WHOLE_FILE).is_file():
+        names = [WHOLE_FILE]
+    elif has_index:
+        names = sorted(set(_indexed(folder).values()))
     else:
-        paths = sorted(folder.glob("*.safetensors"))
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise CheckpointError(f"{folder} lacks the weight files {listed(missing)}: download the checkpoint again")
+        names = sorted(path.name for path in folder.glob("*.safetensors"))
+    paths = [folder / name for name in names]
+    if missing := [name for name, path in zip(names, paths, strict=True) if not path.is_file()]:
+        remedy = "download the checkpoint again"
+        if any(name.startswith("../") for name in missing):
+            remedy = "it has them in common with the model beside it, so keep the two folders together, as they came"
+        raise CheckpointError(f"{folder} lacks the weight files {listed(missing)}: {remedy}")
     if not paths:
         pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
         remedy = (
@@ -154,10 +163,18 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _check_index(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Raise CheckpointError when the index promises tensors that no file holds."""
+    """Raise CheckpointError when the index promises tensors that no file holds; beside a file of all it counts not."""
     index = folder / INDEX_FILE
-    if not index.is_file():
+    if not index.is_file() or (folder / WHOLE_FILE).is_file():
         return
-    absent = sorted(read_json(index).get("weight_map", {}).keys() - tensors.keys())
+    absent = sorted(_indexed(folder).keys() - tensors.keys())
     if absent:
         raise CheckpointError(f"{index} lists {listed(absent)}, which no file holds: download the checkpoint again")
+
+
+def _indexed(folder: Path) -> dict[str, str]:
+    """Return the file of each tensor, by the index of a folder."""
+    held = read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(held, dict) or not all(isinstance(name, str) for name in held.values()):
+        raise CheckpointError(f"{folder / INDEX_FILE} has no weight_map of file names: download the checkpoint again")
+    return held

@@ -31,6 +31,14 @@ NANO_DECODER: dict[str, Any] = {
     "eos_token_id": 3,
     "pad_token_id": 0,
 }
+# Smaller, so that what a second family adds to nano's tower fits what the package has left: 1.7 million parameters.
+NANO_FLASHVL_DECODER: dict[str, Any] = NANO_DECODER | {
+    "intermediate_size": 352,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
 
 
 def nano() -> SaccadeConfig:
@@ -74,16 +82,21 @@ def nano_hd() -> SaccadeConfig:
 
 
 def nano_flashvl_static() -> SaccadeConfig:
-    """Flash-VL's shape at nano's size, on nano's tower and tokenizer: pixel shuffle to 9 tokens, a Qwen2 decoder."""
+    """Flash-VL's shape at nano's size, on nano's tower and tokenizer: pixel shuffle to 9 tokens, a Qwen2 decoder.
+
+    The adapter is twice as wide as the decoder. The paper's is 4.7 times as wide, which would outweigh this one. The
+    output head is the table of embeddings, where the releases have one of its own.
+    """
     shared = nano()
     return SaccadeConfig(
         vision_config=shared.vision_config,
-        text_config=Qwen2Config(**NANO_DECODER, num_key_value_heads=2, max_position_embeddings=2048),
+        text_config=Qwen2Config(**NANO_FLASHVL_DECODER),
         vision=shared.vision,
         compressor=PixelShuffleConfig(window=3),
-        projector=ProjectorConfig(hidden_sizes=(576, 576), input_norm=True),
+        projector=ProjectorConfig(hidden_sizes=(384, 384), input_norm=True),
         image=shared.image,
         image_token_id=shared.image_token_id,
+        tie_word_embeddings=True,
     )
 
 
