@@ -1,6 +1,8 @@
 """Ablations: variants are valid models, patches are computed once, the queue resumes, verdicts follow the runs."""
 
 import json
+import pickle
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,10 +12,11 @@ import torch
 from typer.testing import CliRunner
 
 import saccade
-from saccade.ablate import STUDIES, cell, pool, study
+from saccade.ablate import STUDIES, cell, pool, stored, study
+from saccade.ablate.paired import counts
 from saccade.ablate.queue import run_studies
-from saccade.ablate.studies import Claim
-from saccade.ablate.table import differences, forms_score, render, verdict
+from saccade.ablate.study import Claim
+from saccade.ablate.table import forms_score, pairs, render, rows_of, verdict
 from saccade.cli import app
 from saccade.data import scenes
 from saccade.data.collate import Sample
@@ -33,10 +36,22 @@ TABLE3, TABLE6 = STUDIES["table3"], STUDIES["table6"]
 
 
 def result(variant: str, seed: int, accuracy: float) -> dict:
-    family = {"accuracy": accuracy, "blank_accuracy": 0.2, "n": 500}
+    return made(variant, seed, {family: {"color": accuracy} for family in ("objects", "digits")})
+
+
+def made(variant: str, seed: int, shares: dict[str, dict[str, float]]) -> dict:
+    """A cell of one row: of 100 scenes a form, the first ones are answered rightly, the given share of them."""
+    families, answers = {}, {}
+    for name, forms in shares.items():
+        parts = {form: {"accuracy": share, "n": 100} for form, share in forms.items()}
+        whole = sum(forms.values()) / len(forms)
+        families[name] = {"accuracy": whole, "blank_accuracy": 0.2, "n": 500, "forms": parts}
+        for form, share in forms.items():
+            marks = ("+" if scene < round(100 * share) else "-" for scene in range(100))
+            answers[f"{name}.{form}"] = " ".join(f"{scene}{mark}" for scene, mark in enumerate(marks))
     facts = {"base": "nano", "machine": "a laptop", "torch": "2", "transformers": "5", "commit": "abc1234"}
-    sizes = {"visual_tokens": 9, "queries": 9, "pointing": 0.25}
-    return {"variant": variant, "seed": seed, "families": {"objects": family, "digits": family}, **sizes, **facts}
+    row = {"families": families, "answers": answers, "pointing": 0.25}
+    return {"variant": variant, "seed": seed, "rows": {variant: row}, "visual_tokens": 9, "queries": 9, **facts}
 
 
 def test_letters_of_a_size_are_scored_apart_by_what_is_read():
@@ -51,48 +66,57 @@ def test_letters_of_a_size_are_scored_apart_by_what_is_read():
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_variants_are_models_and_blocks_name_them(name):
+def test_courses_leave_the_rows_that_blocks_name(name):
     known = STUDIES[name]
-    for build in known.variants.values():
-        build().check()
+    courses = [known.course(variant) for variant in known.variants]
+    rows = [row for course in courses for row in course.rows]
+    assert len(set(rows)) == len(rows)
+    for course in courses:
+        if course.build is not None:
+            course.build().check()
+        for stage in course.stages.values():
+            assert not any(re.search(group.pattern, "model.vision_tower.weight") for group in stage.groups)
+            assert set(getattr(stage.task, "emphasis", ())) <= question_types(known.families)
     for block in known.blocks:
         named = set(block.variants) | {side for claim in block.claims for side in (claim.better, claim.worse)}
-        assert named <= set(known.variants)
+        assert named <= set(rows)
         assert {claim.on for claim in block.claims} <= {"", *known.scored_apart}
-    forms = {form for forms in known.scored_apart.values() for form in forms}
-    assert forms <= {form for family in known.families for form in _QUOTAS[family]}
+    forms = [f"{family}.{form}" for family in known.families for form in _QUOTAS[family]]
+    for wanted in known.scored_apart.values():
+        assert all(any(counts(form, [one]) for form in forms) for one in wanted)
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_stage_emphasizes_what_their_families_ask(name):
-    stage = cell.stage(STUDIES[name])
-    assert stage.task.emphasis.keys() <= question_types(STUDIES[name].families)
-    assert stage.steps == STUDIES[name].steps
+def test_a_process_of_the_pool_can_be_handed_a_study(name):
+    handed = pickle.loads(pickle.dumps(pool.Cell(STUDIES[name], "", 0))).study
+    assert [handed.course(variant).rows for variant in handed.variants] == [
+        STUDIES[name].course(variant).rows for variant in STUDIES[name].variants
+    ]
 
 
 def test_all_questions_about_seams_are_scored_apart():
-    assert {form for forms in TABLE6.scored_apart.values() for form in forms} == set(_QUOTAS["seams"])
+    for form in _QUOTAS["seams"]:
+        assert sum(counts(f"seams.{form}", wanted) for wanted in TABLE6.scored_apart.values()) == 1
 
 
 def test_a_claim_may_be_about_a_part_of_the_questions():
     def scored(variant: str, seed: int, crossing: float) -> dict:
-        forms = {
-            form: {"accuracy": crossing if where == "crossing" else 0.5, "n": 10}
-            for where, forms in TABLE6.scored_apart.items()
-            for form in forms
-        }
-        families = {name: {"accuracy": 0.5, "blank_accuracy": 0.1, "n": 100, "forms": {}} for name in TABLE6.families}
-        families["seams"]["forms"] = forms
-        return {**result(variant, seed, 0.5), "families": families, "visual_tokens": 37.5, "pointing": None}
+        seams = {"crossing.word": crossing, "clear.word": 1 - crossing}
+        cell = made(variant, seed, {"seams": seams, "text": {"word.large": 0.5}})
+        cell["rows"][variant]["pointing"] = None
+        return cell | {"visual_tokens": 37.5}
 
     runs = [scored("plain tiling", seed, 0.25) for seed in range(2)] + [scored("ISS", seed, 0.5) for seed in range(2)]
     page = render([(TABLE6, runs)])
-    assert "| ISS | 37.5 + 9 | 50.0 ± 0.0 | 50.0 ± 0.0 | 50.0 ± 0.0 | 50.0 ± 0.0 |" in page
-    assert "| plain tiling | 37.5 + 9 | 50.0 ± 0.0 | 50.0 ± 0.0 | 25.0 ± 0.0 | 50.0 ± 0.0 |" in page
+    assert "| ISS | 37.5 + 9 | 50.0 ± 0.0 | 50.0 ± 0.0 | 50.0 ± 0.0 | 50.0 ± 0.0 | 50.0 ± 0.0 |" in page
+    assert "| plain tiling | 37.5 + 9 | 50.0 ± 0.0 | 50.0 ± 0.0 | 25.0 ± 0.0 | 75.0 ± 0.0 | 50.0 ± 0.0 |" in page
     verdicts = [line for line in page.splitlines() if line.startswith("- *ISS* ahead of *plain tiling*")]
-    assert "here +0.0 ± 0.0 points, in 0 of 2 runs; paper: mean of 11 +0.8" in verdicts[0]
-    assert "on crossing: here +25.0 ± 0.0 points, in 2 of 2 runs. **same direction**" in verdicts[1]
-    assert "on clear: here +0.0 ± 0.0 points, in 0 of 2 runs. **within noise**" in verdicts[2]
+    assert verdicts[0].startswith("- *ISS* ahead of *plain tiling*: here +0.0 ± 0.0 points (95 %: ")
+    assert verdicts[0].endswith("OCRBench +44.0, SEED +1.1. **within noise**")
+    sure = r"\(95 %: \S1[5-9]\.\d to \S3[1-5]\.\d\)"
+    assert re.search(rf"on crossing: here \+25\.0 ± 0\.0 points {sure}, in 2 of 2 runs\. \*\*same", verdicts[1])
+    assert "on clear: here -25.0 ± 0.0 points" in verdicts[2]
+    assert verdicts[2].endswith("in 0 of 2 runs. **opposite**")
 
 
 def test_variants_differ_where_their_names_say():
@@ -123,7 +147,8 @@ def test_verdicts(ahead, expected):
 
 def test_differences_pair_seeds():
     runs = [result("SAP", 0, 0.5), result("SAP", 1, 0.6), result("average", 1, 0.5), result("average", 2, 0.1)]
-    assert differences(Claim("SAP", "average"), runs) == pytest.approx([10.0])
+    one, other = runs[1]["rows"]["SAP"], runs[2]["rows"]["average"]
+    assert pairs(Claim("SAP", "average"), rows_of(runs)) == [(one["answers"], other["answers"])]
 
 
 def test_page_shows_means_spread_and_the_papers_figures():
@@ -135,10 +160,10 @@ def test_page_shows_means_spread_and_the_papers_figures():
     page = render([(TABLE3, runs)])
     scores = "61.0 ± 1.0 | 61.0 ± 1.0 | 61.0 ± 1.0 | 20.0 ± 0.0 | 25.0 ± 0.0"
     assert f"| SAP | 9 + 9 | {scores} | 3 | 60.2 | 86.4 | 1444.8 | 63.9 |" in page
-    assert "+10.0 ± 0.0 points, in 3 of 3 runs" in page
+    assert re.search(r"\+10\.0 ± 0\.0 points \(95 %: \+[67]\.\d to \+1[34]\.\d\), in 3 of 3 runs", page)
     assert "**same direction**" in page
     assert "EmbQ* ahead" not in page, "a claim without runs is left out"
-    assert "3 seeds; tower of nano; a laptop; torch 2, transformers 5; commit abc1234." in page
+    assert "500 questions of a family; 3 seeds; from nano; a laptop; torch 2, transformers 5; commit abc1234." in page
 
 
 def test_seeds_are_counted_per_study_and_figures_the_paper_lacks_are_dashes():
@@ -156,21 +181,22 @@ def test_seeds_are_counted_per_study_and_figures_the_paper_lacks_are_dashes():
 @pytest.mark.parametrize(("named", "variant"), [(TABLE3, "SAP + EmbQ"), (TABLE6, "ISS")])
 def test_cached_patches_give_the_loss_of_the_pictures(named, variant, tmp_path, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(cell, "ENCODED_AT_ONCE", 4)
-    monkeypatch.setattr(cell, "PICTURES", 3)
-    named = replace(named, steps=2)
-    model = SaccadeForConditionalGeneration(named.variants[variant]()).eval()
+    monkeypatch.setattr(stored, "ENCODED_AT_ONCE", 4)
+    named = replace(named, steps=2, pictures=3)
+    course = named.course(variant)
+    (stage,) = course.stages.values()
+    model = SaccadeForConditionalGeneration(course.build()).eval()
     base = SimpleNamespace(model=model)
     encoder = Encoder(model.config, load_tokenizer("nano"))
     shared = {"families": dict(named.families), "length": 6, "image": model.config.image, "encoder": encoder}
-    patches = cell.cached_patches(named, variant, base, tmp_path)
-    again = cell.cached_patches(named, variant, base, tmp_path)
+    patches = stored.course_patches(course, base, tmp_path)[variant]
+    again = stored.course_patches(course, base, tmp_path)[variant]
     assert np.array_equal(again.patches, patches.patches)
     assert np.array_equal(again.starts, patches.starts)
     assert len(list(tmp_path.iterdir())) == 1
     losses = []
-    for stored in (None, patches):
-        data = QuestionDataset(**shared, patches=stored, task=cell.stage(named).task)
+    for given in (None, patches):
+        data = QuestionDataset(**shared, patches=given, task=stage.task)
         with torch.no_grad():
             losses.append(model(**encoder.collate([data[2], data[5]])).loss)
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=1e-3)
@@ -184,10 +210,11 @@ def test_cached_patches_give_the_loss_of_the_pictures(named, variant, tmp_path, 
 
 def test_a_tower_has_one_digest_whatever_its_precision():
     model = SaccadeForConditionalGeneration(nano()).bfloat16()
-    digest = cell.digest(model)
-    assert cell.digest(model.float()) == digest
-    next(model.model.vision_tower.parameters()).data += 1
-    assert cell.digest(model) != digest
+    tower = model.model.vision_tower
+    digest = stored.digest(tower)
+    assert stored.digest(tower.float()) == digest
+    next(tower.parameters()).data += 1
+    assert stored.digest(tower) != digest
 
 
 def test_figures_say_what_they_were_made_with(tmp_path, monkeypatch):
@@ -203,19 +230,18 @@ def test_studies_that_presume_another_base_run_when_named(monkeypatch):
     monkeypatch.setattr(saccade.ablate, "run_studies", lambda studies, *_: chosen.append([s.name for s in studies]))
     for named in ([], ["resolution"]):
         assert CliRunner().invoke(app, ["train", "ablate", *named]).exit_code == 0
-    assert chosen == [["table3", "initialization", "table8"], ["resolution"]]
+    assert chosen == [["table3", "initialization", "table8", "stages"], ["resolution"]]
 
 
 def test_the_tower_is_still_and_a_new_world_has_patches_of_its_own(tmp_path, monkeypatch):
     config = nano()
     config.vision_config.attention_dropout = 0.5
     base = SimpleNamespace(model=SaccadeForConditionalGeneration(config).train())
-    monkeypatch.setattr(cell, "PICTURES", 3)
-    short = replace(TABLE3, steps=1)
-    first, again = (cell.cached_patches(short, "SAP", base, tmp_path / name) for name in "ab")
+    course = replace(TABLE3, steps=1, pictures=3).course("SAP")
+    first, again = (stored.course_patches(course, base, tmp_path / name)["SAP"] for name in "ab")
     assert np.array_equal(first.patches, again.patches), "dropout is off"
     monkeypatch.setattr(scenes, "WORLD_VERSION", "next")
-    cell.cached_patches(short, "SAP", base, tmp_path / "a")
+    stored.course_patches(course, base, tmp_path / "a")
     assert len(list((tmp_path / "a").iterdir())) == 2
 
 
@@ -267,19 +293,19 @@ def test_the_page_keeps_the_studies_that_were_run_before(tmp_path, base, ran):
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        (lambda patch: patch.setattr(cell, "PICTURES", 17), "stage.batch"),
-        (lambda patch: patch.setattr(cell, "QUESTIONS", 9), "questions"),
-        (lambda patch: patch.setattr(scenes, "WORLD_VERSION", "next"), "world"),
-        (lambda patch: patch.setattr(cell, "digest", lambda model: "another"), "tower"),
-        (lambda patch: patch.setitem(TABLE3.variants, "SAP", TABLE3.variants["average"]), "variant SAP"),
+        (lambda _: {"pictures": 17}, "variant SAP"),
+        (lambda _: {"questions": 9}, "questions"),
+        (lambda patch: patch.setattr(scenes, "WORLD_VERSION", "next") or {}, "world"),
+        (lambda patch: patch.setattr(cell, "digest", lambda module: "another") or {}, "tower"),
+        (lambda _: {"variants": {"SAP": TABLE3.variants["average"]}}, "variant SAP"),
     ],
 )
 def test_results_of_other_settings_are_not_pooled(tmp_path, base, ran, monkeypatch, change, name):
     run_studies([with_variants("SAP")], tmp_path, 1, base=base, cache=tmp_path)
     run_studies([with_variants("SAP", "average")], tmp_path, 1, base=base, cache=tmp_path)
-    change(monkeypatch)
+    other = replace(with_variants("SAP"), **change(monkeypatch))
     with pytest.raises(ConfigError, match=rf"other settings \({name}; see .*choose an empty folder"):
-        run_studies([with_variants("SAP")], tmp_path, 2, base=base, cache=tmp_path)
+        run_studies([other], tmp_path, 2, base=base, cache=tmp_path)
     assert ran == [("SAP", 0), ("average", 0)]
 
 
@@ -302,23 +328,23 @@ def test_variants_of_one_file_and_another_tower_are_refused(tmp_path, base, ran)
 
 
 @pytest.fixture
-def short(monkeypatch):
+def short():
     """A study of two steps of two pictures and eight questions a family."""
-    monkeypatch.setattr(cell, "PICTURES", 2)
-    monkeypatch.setattr(cell, "QUESTIONS", 8)
-    return lambda known: replace(known, steps=2)
+    return lambda known: replace(known, steps=2, pictures=2, questions=8)
 
 
 def test_a_cell_trains_and_scores_a_variant(tmp_path, base, short):
     done = cell.run_cell(short(TABLE3), "SAP", 0, base, tmp_path)
     again = cell.run_cell(short(TABLE3), "SAP", 0, base, tmp_path)
-    assert {name: done[name] for name in done if name != "seconds"} == {
-        name: again[name] for name in again if name != "seconds"
+    row, same = done["rows"]["SAP"], again["rows"]["SAP"]
+    assert {name: row[name] for name in ("families", "answers")} == {
+        name: same[name] for name in ("families", "answers")
     }
     assert json.dumps(done)
-    assert done["families"]["objects"]["n"] == 8
+    assert row["families"]["objects"]["n"] == 8
+    assert row["steps"] == 2
     assert done["queries"] == 0
-    assert done["pointing"] is None
+    assert row["pointing"] is None
     assert done["visual_tokens"] == 9
     assert render([(TABLE3, [done])])
 
@@ -328,13 +354,13 @@ def test_a_cell_trains_and_scores_pictures_of_different_numbers_of_tiles(tmp_pat
     assert cell.settings(alone, base), "all variants have the tower of the base"
     done = cell.run_cell(alone, "ISS", 0, base, tmp_path)
     assert 3 * 49 < done["visual_tokens"] < 5 * 49
-    assert sum(form["n"] for form in done["families"]["seams"]["forms"].values()) == 8
+    assert sum(form["n"] for form in done["rows"]["ISS"]["families"]["seams"]["forms"].values()) == 8
     assert render([(alone, [done])])
 
 
 @pytest.mark.slow
 def test_cells_run_side_by_side_on_patches_computed_once(tmp_path, base):
-    two = replace(with_variants("SAP", "SAP + EmbQ"), steps=1)
+    two = replace(with_variants("SAP", "SAP + EmbQ"), steps=1, pictures=2, questions=8)
     page = run_studies([two], tmp_path, 1, base=base, cache=tmp_path / "cache", jobs=2)
     done = [json.loads((tmp_path / "table3" / f"{name}-0.json").read_text()) for name in ("sap", "sap---embq")]
     assert [one["threads"] for one in done] == [1, 1]

@@ -197,6 +197,8 @@ def test_preferences_are_rows() -> None:
         types[asked.type] += 1
     assert min(types[kind] for kind in TYPES["preference"]) >= 18
     assert rows[7].turns == WorldPreferences({"preference": 1.0}, 8)[7].turns, "the length changes no row"
+    behind = WorldPreferences({"preference": 1.0}, 2, first=6)
+    assert (behind[1].where, behind[1].turns) == (rows[7].where, rows[7].turns)
 
 
 def test_problems_are_rows_with_a_picture_or_its_caption() -> None:
@@ -233,6 +235,7 @@ def test_rows_end() -> None:
     ("make", "error", "named"),
     [
         (lambda: WorldProblems({"reasoning": 1.0}, 0), DataError, "at least 1"),
+        (lambda: WorldProblems({"reasoning": 1.0}, 5, first=-1), DataError, "from 0"),
         (lambda: WorldProblems({"reasoning": 1.0}, 5, split="test"), DataError, "'test'"),
         (lambda: WorldChats({"pages": 1.0}, 5), DataError, "pages"),
         (lambda: WorldPreferences({"preference": 0.5, "objects": 0.5}, 5), DataError, "objects"),

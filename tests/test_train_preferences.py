@@ -96,6 +96,20 @@ def test_the_loss_is_that_of_the_paper_and_the_margin_rises(tmp_path):
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_the_better_answers_own_loss_may_be_added(tmp_path):
+    losses = []
+    for weight in (0.0, 0.5):
+        task = TASK.model_copy(update={"likelihood": weight})
+        model = small_model()
+        trainer = make_trainer(PreferenceTrainer, model, answer_stage(task, steps=1), Rows(), tmp_path)
+        batch = trainer.data_collator([{NUMBER: number} for number in range(4)])
+        said = -summed(model, batch)[:4].sum().item() / batch["completion_mask"][:4].sum().item()
+        trainer.train()
+        losses.append(trainer.state.log_history[0]["loss"])
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-4)
+    assert losses[1] == pytest.approx(math.log(2) + 0.5 * said, rel=1e-2)
+
+
 def make_again(trainer):
     """The trained model with the head that trl computes log-probabilities by, which training took back."""
     from trl.trainer.utils import add_fused_lm_head

@@ -1,23 +1,23 @@
-"""One cell of a study: a variant trained from one seed on a tower that all share, and scored."""
+"""One cell of a study: a variant trained from one seed on a tower that all share, and scored after every stage."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import time
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from transformers import set_seed
 
-from saccade.ablate.studies import Study
+from saccade.ablate.paired import Answers
+from saccade.ablate.stored import course_patches, digest
+from saccade.ablate.study import Course, Study
 from saccade.config import SaccadeConfig
 from saccade.data import scenes
 from saccade.errors import ConfigError
@@ -25,66 +25,51 @@ from saccade.evaluate import evaluate_world
 from saccade.evaluate.pointing import FAMILIES as POINTING_FAMILIES
 from saccade.evaluate.pointing import evaluate_pointing
 from saccade.evaluate.provenance import made_with
-from saccade.evaluate.world import items
+from saccade.evaluate.world import Outcome, items
 from saccade.image.geometry import num_image_tokens
 from saccade.image.processor import build_processor
-from saccade.image.transform import normalize
 from saccade.model import SaccadeForConditionalGeneration
+from saccade.train.answers import answer_trainer
 from saccade.train.loop import train_stage
-from saccade.train.recipes.nano_recipes import NANO_QUESTIONS, nano
 from saccade.train.stages import Stage
-from saccade.train.world import Pictures, StoredPatches, question_types
+from saccade.train.tasks import Preferences, Problems, World
+from saccade.train.world import StoredPatches
 from saccade.vlm import VLM
 
-PICTURES = 16
 # Spread evenly over the frozen test: its answers are balanced, and the page only reports, nothing is chosen by it.
 SPLIT = "test"
-QUESTIONS = 500
 POINTING_SCENES = 100
-ENCODED_AT_ONCE = 64
-
-
-def stage(study: Study) -> Stage:
-    """The one stage of a cell: nano's questions, fewer of them, on the study's families.
-
-    All questions of a picture are asked in one conversation, which shows no other: visual tokens are most of the work.
-    """
-    asked, questions = question_types(study.families), nano().stage("questions")
-    short = NANO_QUESTIONS.model_copy(
-        update={
-            "turns": NANO_QUESTIONS.questions + 1,  # where a thing is comes on top
-            "emphasis": {type: times for type, times in NANO_QUESTIONS.emphasis.items() if type in asked},
-            "families": dict(study.families),
-            "describe": 0.0,
-            "second_picture": 0.0,
-            "small_talk": 0.0,
-        }
-    )
-    return questions.model_copy(update={"steps": study.steps, "batch": PICTURES, "task": short})
 
 
 def settings(study: Study, base: VLM) -> dict[str, Any]:
     """All that the results of a study depend on besides variant and seed, by name, in JSON types.
 
     Raises:
-        ConfigError: when the base has another tower than a variant.
+        ConfigError: when the base has another tower than a variant, or a library is missing.
     """
-    configs = {name: build() for name, build in study.variants.items()}
-    for name, config in configs.items():
-        _check_tower(name, config, base)
-    shared = {"world": scenes.WORLD_VERSION, "tower": digest(base.model), "split": SPLIT, "questions": QUESTIONS}
-    shared["pointing scenes"] = POINTING_SCENES
-    shared |= {f"stage.{field}": value for field, value in stage(study).model_dump(mode="json").items()}
-    return shared | {f"variant {name}": _config_digest(config) for name, config in configs.items()}
+    courses = {name: study.course(name) for name in study.variants}
+    definitions = {f"variant {name}": _definition(name, course, base) for name, course in courses.items()}
+    shared = {
+        "world": scenes.WORLD_VERSION,
+        "families": sorted(study.families),
+        "tower": digest(base.model.model.vision_tower),
+        "split": SPLIT,
+        "questions": study.questions,
+        "pointing scenes": POINTING_SCENES,
+    }
+    if any(course.build is None for course in courses.values()):
+        shared["weights"] = digest(base.model)
+    return shared | definitions
 
 
 def run_cell(study: Study, variant: str, seed: int, base: VLM, cache: Path) -> dict[str, Any]:
-    """Train and score one variant.
+    """Train a variant, and score it after every stage.
 
     Args:
         study: What is varied.
         variant: One of its variants.
-        seed: Of the new weights and the order of the data; the pictures are the same for all seeds.
+        seed: Of the new weights, the order of the data, and which scenes rows are drawn from; pictures of the rendered
+            world, where a stage draws those, are the same for all seeds.
         base: Gives its tower, which stays frozen, and its tokenizer; `settings` has checked that the tower fits.
         cache: Folder for the patches of the training pictures.
 
@@ -93,40 +78,87 @@ def run_cell(study: Study, variant: str, seed: int, base: VLM, cache: Path) -> d
 
     Raises:
         ConfigError: when the base's tokenizer does not know the variant's placeholders.
+        DataError: when rows of a stage are bad.
     """
     began = time.perf_counter()
-    patches = cached_patches(study, variant, base, cache)
-    config = study.variants[variant]()
+    course = study.course(variant)
+    patches = course_patches(course, base, cache)
     set_seed(seed)
-    model = SaccadeForConditionalGeneration(config)
-    model.model.vision_tower.load_state_dict(base.model.model.vision_tower.state_dict())
-    tokenizer = base.processor.tokenizer
-    processor = build_processor(config, tokenizer)
-    asking = stage(study)
-    with tempfile.TemporaryDirectory() as work:
-        folder, log = Path(work) / asking.name, Path(work) / "log.jsonl"
-        train_stage(model, tokenizer, asking, folder, log=log, seed=seed, save_steps=study.steps + 1, patches=patches)
-    vlm = VLM(model, processor, variant)
-    report = evaluate_world(vlm, tuple(study.families), split=SPLIT, limit=QUESTIONS)
+    model = _start(course, base)
+    learner = VLM(model, build_processor(model.config, base.processor.tokenizer), variant)
+    rows = {course.start: score(learner, study)} if course.start else {}
+    for row, stage in course.stages.items():
+        rows[row] = train(learner, of_seed(stage, seed), seed, patches.get(row)) | score(learner, study)
     return {
         "study": study.name,
         "variant": variant,
         "seed": seed,
-        "families": report.to_dict()["families"],
-        "pointing": pointing(vlm, study),
-        "world": scenes.WORLD_VERSION,
+        "rows": rows,
+        "world": scenes.version_with(study.families),
         "split": SPLIT,
-        "visual_tokens": visual_tokens(study, config),
-        "queries": config.prompt.num_queries,
+        "visual_tokens": visual_tokens(study, model.config),
+        "queries": model.config.prompt.num_queries,
         "parameters": model.num_parameters(),
-        "steps": study.steps,
-        "pictures": PICTURES,
         "base": base.name,
-        "tower_sha256": digest(base.model),
+        "tower_sha256": digest(base.model.model.vision_tower),
         **made_with(),
         "threads": torch.get_num_threads(),
         "seconds": round(time.perf_counter() - began, 1),
     }
+
+
+def train(learner: VLM, stage: Stage, seed: int, patches: StoredPatches | None = None) -> dict[str, Any]:
+    """Train a stage in place, and return its steps, its seconds, and the first and the last line of its log."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as work:
+        folder, log = Path(work) / stage.name, Path(work) / "log.jsonl"
+        train_stage(
+            learner.model,
+            learner.processor.tokenizer,
+            stage,
+            folder,
+            log=log,
+            seed=seed,
+            save_steps=0,
+            patches=patches,
+        )
+        lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return {
+        "steps": stage.steps,
+        "batch": stage.batch,
+        "log": lines[:1] + lines[1:][-1:],
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def of_seed(stage: Stage, seed: int) -> Stage:
+    """Return a stage whose rows of the rendered world no other seed sees."""
+    sources = getattr(stage.task, "data", ())
+    moved = tuple(
+        one.model_copy(update={"first": one.first + seed * one.rows}) if isinstance(one, World) else one
+        for one in sources
+    )
+    return stage.model_copy(update={"task": stage.task.model_copy(update={"data": moved})}) if moved else stage
+
+
+def score(learner: VLM, study: Study) -> dict[str, Any]:
+    """Ask a model what the study asks; `answers` tells of every question whether it was right."""
+    vlm = VLM(learner.model.eval(), learner.processor, learner.name)
+    report = evaluate_world(vlm, tuple(study.families), split=SPLIT, limit=study.questions)
+    return {
+        "families": report.to_dict()["families"],
+        "answers": answers(report.outcomes),
+        "pointing": pointing(vlm, study),
+    }
+
+
+def answers(outcomes: Sequence[Outcome]) -> Answers:
+    """Write for each form, as `family.form`, the scenes that were asked about, with a `+` for each right answer."""
+    said: dict[str, list[str]] = {}
+    for one in outcomes:
+        form = f"{one.item.family}.{one.item.question.form}"
+        said.setdefault(form, []).append(f"{one.item.scene}{'+' if one.right else '-'}")
+    return {form: " ".join(marks) for form, marks in said.items()}
 
 
 def pointing(vlm: VLM, study: Study) -> float | None:
@@ -140,55 +172,34 @@ def pointing(vlm: VLM, study: Study) -> float | None:
 
 def visual_tokens(study: Study, config: SaccadeConfig) -> float:
     """Visual tokens of a picture: the mean over the pictures that the questions of the test are about."""
-    asked = {(item.family, item.scene) for family in study.families for item in items(family, SPLIT, QUESTIONS)}
+    asked = {(item.family, item.scene) for family in study.families for item in items(family, SPLIT, study.questions)}
     shown = [scenes.sketch(family, SPLIT, scene) for family, scene in sorted(asked)]
     return round(
         fmean(num_image_tokens(one.width, one.height, config.image, config.tokens_per_view) for one in shown), 1
     )
 
 
-def digest(model: SaccadeForConditionalGeneration) -> str:
-    """SHA-256 of a model's tower in float32, wherever it lies."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(model.model.vision_tower.state_dict().items()):
-        sha.update(name.encode() + tensor.float().cpu().contiguous().numpy().tobytes())
-    return sha.hexdigest()
+def _start(course: Course, base: VLM) -> SaccadeForConditionalGeneration:
+    """Return what a course starts from: a copy of the base, or a fresh model with its tower."""
+    if course.build is None:
+        model: SaccadeForConditionalGeneration = deepcopy(base.model)
+        return model
+    model = SaccadeForConditionalGeneration(course.build())
+    model.model.vision_tower.load_state_dict(base.model.model.vision_tower.state_dict())
+    return model
 
 
-def cached_patches(study: Study, variant: str, base: VLM, folder: Path) -> StoredPatches:
-    """Return the patches of the pictures that a variant is trained on, from the disk if there.
-
-    The tower is frozen, so every variant that cuts pictures alike reads the same files.
-    """
-    config, count = study.variants[variant](), study.steps * PICTURES
-    cut = [config.image.model_dump(), config.vision.model_dump()]
-    key = json.dumps([scenes.WORLD_VERSION, digest(base.model), *cut, dict(study.families), count])
-    stored = folder / f"patches-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    if not stored.exists():
-        unfinished = stored.with_suffix(f".{os.getpid()}.part")
-        unfinished.mkdir(parents=True, exist_ok=True)
-        _write_patches(base.model, Pictures(dict(study.families), count, config.image), unfinished)
-        unfinished.replace(stored)
-    shape = (-1, config.patches_per_view, config.vision_config.hidden_size)
-    patches = np.memmap(stored / "patches", dtype=np.float16, mode="r").reshape(shape)
-    return StoredPatches(patches, np.load(stored / "starts.npy"))
-
-
-def _write_patches(model: SaccadeForConditionalGeneration, pictures: Pictures, folder: Path) -> None:
-    """Write the patches of all pictures one after the other, and where those of each picture start."""
-    model.eval()
-    counts = []
-    with (folder / "patches").open("wb") as file:
-        for start in track(
-            range(0, len(pictures), ENCODED_AT_ONCE), "patches of the frozen tower", console=Console(stderr=True)
-        ):
-            numbers = range(start, min(start + ENCODED_AT_ONCE, len(pictures)))
-            cut = [pictures.views(number, pictures.scene(number)) for number in numbers]
-            with torch.no_grad():
-                pixels = torch.from_numpy(normalize(np.concatenate(cut), pictures.image))
-                model.model.encode_views(pixels).numpy().astype(np.float16).tofile(file)
-            counts += [len(views) for views in cut]
-    np.save(folder / "starts.npy", np.cumsum([0, *counts]))
+def _definition(variant: str, course: Course, base: VLM) -> dict[str, Any]:
+    """Return what a variant is, its configuration and its stages, once all that it needs is there."""
+    for stage in course.stages.values():
+        if isinstance(stage.task, Preferences | Problems):
+            answer_trainer(stage)  # a library that is missing is told before the first stage, not before the last
+    told: dict[str, Any] = {"stages": {row: stage.model_dump(mode="json") for row, stage in course.stages.items()}}
+    if course.build is None:
+        return told | {"start": course.start}
+    config = course.build()
+    _check_tower(variant, config, base)
+    return told | {"config": hashlib.sha256(json.dumps(config.definition(), sort_keys=True).encode()).hexdigest()}
 
 
 def _check_tower(variant: str, config: SaccadeConfig, base: VLM) -> None:
@@ -201,7 +212,3 @@ def _check_tower(variant: str, config: SaccadeConfig, base: VLM) -> None:
             f"the tower of {base.name} is not that of variant {variant!r} ({', '.join(other)} differ): give a base "
             "that has nano's tower"
         )
-
-
-def _config_digest(config: SaccadeConfig) -> str:
-    return hashlib.sha256(json.dumps(config.definition(), sort_keys=True).encode()).hexdigest()

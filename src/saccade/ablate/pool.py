@@ -15,8 +15,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from saccade.ablate.cell import cached_patches, run_cell
-from saccade.ablate.studies import Study
+from saccade.ablate.cell import run_cell
+from saccade.ablate.stored import course_patches
+from saccade.ablate.study import Study
 from saccade.vlm import VLM
 
 
@@ -50,7 +51,7 @@ def run_cells(
             yield cell, run_cell(cell.study, cell.variant, cell.seed, base, cache)
         return
     for study, variant in {(cell.study.name, cell.variant): (cell.study, cell.variant) for cell in cells}.values():
-        cached_patches(study, variant, base, cache)  # here, so that no two processes compute the same
+        course_patches(study.course(variant), base, cache)  # here, so that no two processes compute the same
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("cells"), TimeElapsedColumn(), TimeRemainingColumn())
     with (
         Progress(*columns, console=console) as bar,

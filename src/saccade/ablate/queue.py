@@ -12,7 +12,8 @@ from rich.console import Console
 
 from saccade.ablate.cell import settings
 from saccade.ablate.pool import Cell, run_cells
-from saccade.ablate.studies import STUDIES, Study
+from saccade.ablate.studies import STUDIES
+from saccade.ablate.study import Study
 from saccade.ablate.table import render
 from saccade.errors import ConfigError, DataError
 from saccade.vlm import VLM

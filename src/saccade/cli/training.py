@@ -116,9 +116,12 @@ def ablate(
 ) -> None:
     """Repeat the papers' ablations on the rendered world; the same command again runs what is still missing.
 
-    Every variant is trained for a few minutes on the frozen tower of --model.
+    Every variant is trained for a few minutes on the frozen tower of --model. The studies 'stages', 'preference' and
+    'reasoning' go through several stages, and score the model after each; the last two go on from --model itself.
 
     Example:  saccade train ablate table3 --seeds 1 --out runs/table3
+
+    Example:  saccade train ablate stages preference reasoning --jobs 4
     """
     prepare_libraries()
     from saccade.ablate import STUDIES, run_studies, study

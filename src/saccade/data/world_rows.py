@@ -16,7 +16,7 @@ _SPLITS = ("train", "val")
 
 
 class _WorldRows:
-    """One question of each scene, from scene 0 of each family on; all types of a family are asked equally often.
+    """One question of each scene, scene after scene of each family; all types of a family are asked equally often.
 
     Args:
         families: Families of the rendered world, each with its share of the rows.
@@ -24,15 +24,18 @@ class _WorldRows:
         split: `train` or `val`.
         pictures: Whether the pictures are shown. Where they are not, the caption of a scene stands before its question,
             as in the text-only training that comes before rewards (Flash-VL, Sec. 4.7).
+        first: How many rows to pass over, each with its scene: rows that begin behind others share no scene with them.
 
     Raises:
-        DataError: The length is below 1, a family is unknown, or tests are made of the split.
+        DataError: The length is below 1, `first` below 0, a family is unknown, or tests are made of the split.
         ConfigError: A family has too small a share.
     """
 
-    def __init__(self, families: Mapping[str, float], length: int, split: str = "train", pictures: bool = True) -> None:
-        if length < 1:
-            raise DataError(f"{length} rows of the rendered world: ask for at least 1")
+    def __init__(
+        self, families: Mapping[str, float], length: int, split: str = "train", pictures: bool = True, first: int = 0
+    ) -> None:
+        if length < 1 or first < 0:
+            raise DataError(f"{length} rows of the rendered world from {first}: ask for at least 1, from 0 or later")
         if split not in _SPLITS:
             raise DataError(f"split {split!r} of the rendered world gives no rows: use {' or '.join(_SPLITS)}")
         unknown = families.keys() - set(scenes.ALL_FAMILIES)
@@ -41,6 +44,7 @@ class _WorldRows:
                 f"the rendered world asks nothing of {', '.join(sorted(unknown))}: use {', '.join(scenes.ALL_FAMILIES)}"
             )
         self.shares, self.length, self.split, self.pictures = scenes.Shares(families), length, split, pictures
+        self.first = first
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -50,6 +54,7 @@ class _WorldRows:
         """Where a row stands, its pictures (uint8 `[height, width, 3]`), what is said, and the question in it."""
         if not 0 <= index < self.length:
             raise IndexError(f"there is no row {index} of {self.length}")
+        index += self.first
         family, number = self.shares.place(index)
         where, scene = f"{family} {self.split} {number}", scenes.render(family, self.split, number)
         dice = scenes.Dice(np.random.default_rng(index))
@@ -72,8 +77,10 @@ class WorldChats(_WorldRows):
 class WorldPreferences(_WorldRows):
     """Questions with the right answer and a wrong one that is easily given; the families must have wrong answers."""
 
-    def __init__(self, families: Mapping[str, float], length: int, split: str = "train", pictures: bool = True) -> None:
-        super().__init__(families, length, split, pictures)
+    def __init__(
+        self, families: Mapping[str, float], length: int, split: str = "train", pictures: bool = True, first: int = 0
+    ) -> None:
+        super().__init__(families, length, split, pictures, first)
         plain = [name for name in families if not all(asked.wrong for asked in scenes.sketch(name, split, 0).questions)]
         if plain:
             raise DataError(f"{', '.join(plain)} of the rendered world has no wrong answers: prefer among 'preference'")

@@ -48,11 +48,18 @@ class PreferenceTrainer(ComparingTrainer, DPOTrainer):
         task = stage.task
         assert isinstance(task, Preferences)
         assert stage.steps is not None
+        losses = {"sigmoid": 1.0} | ({"sft": task.likelihood} if task.likelihood else {})
         super().__init__(
             model=model,
             ref_model=self.borrow(model, stage),
-            # Rows that are too long were refused before; trl would cut them.
-            args=DPOConfig(**settings, beta=task.beta, loss_type=["sigmoid"], max_length=None, disable_dropout=True),
+            args=DPOConfig(
+                **settings,
+                beta=task.beta,
+                loss_type=list(losses),
+                loss_weights=list(losses.values()),
+                max_length=None,  # rows that are too long were refused before; trl would cut them
+                disable_dropout=True,
+            ),
             data_collator=Pairs(rows, encoder),
             train_dataset=numbers(NUMBER, stage.steps * stage.batch),
             processing_class=build_processor(model.config, encoder.tokenizer),

@@ -166,7 +166,7 @@ def _open(task: RowTask, sources: Sequence[Source]) -> tuple[list[Rows], list[fl
         parts.append(open_rows(source))
         shares.append(source.share)
     for world in (one for one in task.data if isinstance(one, World)):
-        parts.append(WORLD[task.kind](world.families, world.rows, pictures=world.pictures))
+        parts.append(WORLD[task.kind](world.families, world.rows, pictures=world.pictures, first=world.first))
         shares.append(None)
     return parts, shares
 

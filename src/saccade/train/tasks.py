@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from saccade.config import Frozen
 from saccade.data.sources import Source
@@ -65,11 +65,13 @@ class World(Frozen):
         families: See `Patches`.
         rows: How many different ones there are.
         pictures: Whether the picture is shown; where it is not, its caption stands before the question.
+        first: How many rows are passed over before: rows that begin behind others share no scene with them.
     """
 
     families: Families
     rows: PositiveInt
     pictures: bool = True
+    first: NonNegativeInt = 0
 
 
 class Listed(Frozen):
@@ -110,12 +112,15 @@ class Preferences(Frozen):
         data: Where the rows are.
         max_length: Most tokens of a prompt with an answer; a longer row is a bad one.
         beta: How strongly the model is held to what it was before the stage.
+        likelihood: Weight of the better answer's own loss beside the comparison. Without it, as published, both answers
+            may lose likelihood, the worse one more, and a third one gains it.
     """
 
     kind: Literal["preferences"] = "preferences"
     data: Data
     max_length: PositiveInt
     beta: PositiveFloat = 0.1
+    likelihood: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Problems(Frozen):

@@ -1,79 +1,61 @@
-"""What is varied, what the paper found, and on what it is tried here."""
+"""What a configuration is worth: its variants, trained alike on questions, as the papers' ablations compare them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from saccade import presets
+from saccade.ablate.study import Block, Build, Claim, Course, Study
 from saccade.config import AverageConfig, IdentityConfig, ProjectorConfig, SaccadeConfig
-from saccade.errors import ConfigError
-
-Build = Callable[[], SaccadeConfig]
+from saccade.evaluate.papers import printed
+from saccade.train.recipes.nano_recipes import NANO_QUESTIONS, nano
+from saccade.train.world import question_types
 
 # Two minutes on two cores, of variants with few visual tokens.
 STEPS = 450
+PICTURES = 16
+# Columns of Flash-VL's tables: percent, and OCRBench in points of a thousand.
+AVERAGED = ("mean of 11", "MMB-en", "AI2D", "OCRBench", "SEED")
 
 
-@dataclass(frozen=True)
-class Claim:
-    """That one variant is ahead of another, as the paper found or as it would follow.
-
-    Attributes:
-        better: The variant that should be ahead.
-        worse: The other one.
-        on: Heading in `Study.scored_apart` of the questions on which it should; empty for all.
-    """
-
-    better: str
-    worse: str
-    on: str = ""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Variants that one block of a paper's table compares.
+@dataclass(frozen=True, kw_only=True)
+class Ablation(Study):
+    """Variants of one model that are trained alike, in one stage.
 
     Attributes:
-        title: What is varied.
-        variants: Names, in the table's order.
-        claims: What the paper concludes.
-    """
-
-    title: str
-    variants: tuple[str, ...]
-    claims: tuple[Claim, ...]
-
-
-@dataclass(frozen=True)
-class Study:
-    """Variants of one model that are trained alike, and the tables that compare them.
-
-    Attributes:
-        name: What `saccade train ablate` calls it.
-        title: Heading of its page.
-        source: Where in a paper it stands.
-        families: Families of the rendered world with their shares of the training pictures.
-        variants: Functions that return a variant's configuration, by name.
-        blocks: Tables.
-        published: The paper's own figures, variant by benchmark.
-        scored_apart: Forms of questions that get a column of their own, by its heading.
+        families: With their shares of the training pictures.
+        variants: Functions that return a variant's configuration.
         steps: Optimizer steps, the same for all variants.
-        presumes: What the base must have learned for the study to mean anything; such a study runs only when named.
+        pictures: Of a step.
     """
 
-    name: str
-    title: str
-    source: str
     families: Mapping[str, float]
     variants: Mapping[str, Build]
-    blocks: tuple[Block, ...]
-    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    scored_apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     steps: int = STEPS
-    presumes: str = ""
+    pictures: int = PICTURES
+
+    def course(self, variant: str) -> Course:
+        """Return the one stage of a variant: nano's questions, fewer of them, on the study's families.
+
+        All questions of a picture are asked in one conversation, which shows no other: visual tokens are most of the
+        work.
+        """
+        asked, questions = question_types(self.families), nano().stage("questions")
+        short = NANO_QUESTIONS.model_copy(
+            update={
+                "turns": NANO_QUESTIONS.questions + 1,  # where a thing is comes on top
+                "emphasis": {type: times for type, times in NANO_QUESTIONS.emphasis.items() if type in asked},
+                "families": dict(self.families),
+                "describe": 0.0,
+                "second_picture": 0.0,
+                "small_talk": 0.0,
+            }
+        )
+        stage = questions.model_copy(update={"steps": self.steps, "batch": self.pictures, "task": short})
+        return Course({variant: stage}, self.variants[variant])
 
 
 def _compressed(compressor: Any) -> SaccadeConfig:
@@ -109,15 +91,7 @@ def _two_linears() -> SaccadeConfig:
     return config
 
 
-def _published(gqa: float, pope: float, mme: float, mmb: float) -> dict[str, float]:
-    return {"GQA": gqa, "POPE": pope, "MME": mme, "MMB": mmb}
-
-
-def _averaged(average: float, mmb: float, ai2d: float, ocr_bench: float, seed: float) -> dict[str, float]:
-    return {"mean of 11": average, "MMB-en": mmb, "AI2D": ai2d, "OCRBench": ocr_bench, "SEED": seed}
-
-
-TABLE3 = Study(
+TABLE3 = Ablation(
     name="table3",
     title="Components of FlashSloth",
     source="FlashSloth, Table 3",
@@ -155,35 +129,41 @@ TABLE3 = Study(
             ),
         ),
     ),
-    published={
-        "no compression": _published(61.8, 87.8, 1491.4, 67.9),
-        "average": _published(59.6, 84.4, 1440.3, 62.7),
-        "SAP": _published(60.2, 86.4, 1444.8, 63.9),
-        "SAP + EmbQ": _published(60.8, 87.8, 1491.0, 67.9),
-        "fixed dot": _published(60.6, 86.4, 1423.0, 66.1),
-        "random": _published(60.5, 86.9, 1469.7, 65.6),
-        "6 queries": _published(60.5, 86.8, 1453.7, 65.8),
-        "12 queries": _published(60.7, 86.9, 1437.3, 67.8),
-        "15 queries": _published(60.8, 87.2, 1468.5, 67.0),
-    },
+    published=printed(
+        "flashsloth",
+        "table3",
+        {
+            "no compression": "baseline (729)",
+            "average": "+ Avg.Pool (81)",
+            "SAP": "+ Att.Pool (81)",
+            "SAP + EmbQ": "+ Att.Pool & EmbQ (90)",
+            "fixed dot": "Fixed Dot Token",
+            "random": "Random Init",
+            "6 queries": "6",
+            "12 queries": "12",
+            "15 queries": "15",
+        },
+        ("GQA", "POPE", "MME", "MMB"),
+    ),
 )
 
-RESOLUTION = Study(
+RESOLUTION = Ablation(
     name="resolution",
     title="Normal resolution against HD, by the size of the letters",
     source="FlashSloth, Table 2",
     families={"text": 1.0},
     variants={"normal": presets.nano, "HD": presets.nano_hd},
     blocks=(Block("Reading signs", ("normal", "HD"), (Claim("HD", "normal"),)),),
-    published={
-        "normal": {"TextVQA": 64.6, "ChartQA": 51.0, "DocVQA": 48.6},
-        "HD": {"TextVQA": 71.0, "ChartQA": 69.8, "DocVQA": 74.8},
+    published=printed(
+        "flashsloth", "table2", {"normal": "FlashSloth", "HD": "FlashSloth-HD"}, ("TextVQA", "ChartQA", "DocVQA")
+    ),
+    scored_apart={
+        f"{size} letters": (f"text.word.{size}", f"text.number.{size}") for size in ("large", "medium", "small")
     },
-    scored_apart={f"{size} letters": (f"word.{size}", f"number.{size}") for size in ("large", "medium", "small")},
     presumes="a base whose tower was taught letters",
 )
 
-INITIALIZATION = Study(
+INITIALIZATION = Ablation(
     name="initialization",
     title="Standard deviation of the decoder's and the query module's first weights",
     source="no paper; a decoder from nothing, a tenth as wide as the published one",
@@ -193,7 +173,7 @@ INITIALIZATION = Study(
 )
 
 # What more tokens give shows on things that lie clear of the seams too; what stitching gives, on those across them.
-TABLE6 = Study(
+TABLE6 = Ablation(
     name="table6",
     title="Tiles, overlapping tiles, and implicit semantic stitching",
     source="Flash-VL, Table 6",
@@ -218,21 +198,23 @@ TABLE6 = Study(
             ),
         ),
     ),
-    published={
-        "static": _averaged(46.9, 68.2, 60.0, 184, 69.1),
-        "plain tiling": _averaged(50.6, 71.8, 63.2, 383, 71.4),
-        "overlapped tiling": _averaged(49.9, 70.1, 62.1, 366, 72.1),
-        "ISS": _averaged(51.4, 72.8, 63.2, 427, 72.5),
-    },
-    scored_apart={
-        where: tuple(f"{where}.{form}" for form in ("word", "number", "shape", "color.sign", "color.shape"))
-        for where in ("crossing", "clear")
-    },
+    published=printed(
+        "flashvl",
+        "table6",
+        {
+            "static": "Static",
+            "plain tiling": "Dynamic Cropping",
+            "overlapped tiling": "Dynamic Overlapping Cropping",
+            "ISS": "Implicit Semantic Stitching",
+        },
+        AVERAGED,
+    ),
+    scored_apart={where: (f"seams.{where}",) for where in ("crossing", "clear")},
     steps=220,
     presumes="a base whose tower was taught letters",
 )
 
-TABLE8 = Study(
+TABLE8 = Ablation(
     name="table8",
     title="Adapters behind the pixel shuffle",
     source="Flash-VL, Table 8",
@@ -245,21 +227,7 @@ TABLE8 = Study(
             (Claim("proposed", "two linears"),),
         ),
     ),
-    published={
-        "two linears": _averaged(39.4, 56.5, 55.2, 54, 55.1),
-        "proposed": _averaged(40.8, 61.5, 54.6, 168, 62.6),
-    },
+    published=printed("flashvl", "table8", {"two linears": "2 Linear", "proposed": "Proposed Adapter"}, AVERAGED),
 )
 
-STUDIES = {study.name: study for study in (TABLE3, RESOLUTION, INITIALIZATION, TABLE6, TABLE8)}
-
-
-def study(name: str) -> Study:
-    """Return a study by name.
-
-    Raises:
-        ConfigError: when there is none of that name.
-    """
-    if name not in STUDIES:
-        raise ConfigError(f"there is no study {name!r}: choose one of {', '.join(STUDIES)}")
-    return STUDIES[name]
+ABLATIONS = (TABLE3, RESOLUTION, INITIALIZATION, TABLE6, TABLE8)
