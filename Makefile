@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a fresh clone and a Python are enough.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check verify-released bench gpu-bench gpu-train clean
+.PHONY: help demo test test-slow test-lmms-eval test-vlmevalkit check verify-released bench gpu-bench gpu-train clean
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 # A command may exist and still refuse to run (version managers leave such shims), so each candidate is tried.
@@ -9,6 +9,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3 python;
 	  if $$python -c '$(SUPPORTED)' >/dev/null 2>&1; then echo $$python; break; fi; done)
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLKITS := .venvs
 WORKERS ?= 2
 PICTURE ?= src/saccade/assets/pictures/shapes.png
 QUESTION ?= How many objects are there?
@@ -27,6 +28,12 @@ test: $(VENV)/.dev  ## Run the tests (CPU, about a minute)
 
 test-slow: $(VENV)/.dev  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m "slow and not gpu"
+
+test-lmms-eval: $(TOOLKITS)/lmms-eval/.ready  ## Ask nano through lmms-eval, in an environment of its own
+	$(TOOLKITS)/lmms-eval/bin/python -m pytest tests/bridges/test_lmms_eval.py
+
+test-vlmevalkit: $(TOOLKITS)/vlmevalkit/.ready  ## Ask nano through VLMEvalKit, in an environment of its own (torchvision)
+	$(TOOLKITS)/vlmevalkit/bin/python -m pytest tests/bridges/test_vlmevalkit.py
 
 check: $(VENV)/.dev  ## Lint, format, types and the rules of the house
 	$(BIN)/ruff check .
@@ -67,4 +74,11 @@ $(VENV)/.core: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+# The toolkits are installed without what they depend on, which is more than a benchmark of pictures needs: the files list that.
+$(TOOLKITS)/%/.ready: tests/bridges/%.txt pyproject.toml
+	$(PYTHON) -m venv $(TOOLKITS)/$*
+	$(TOOLKITS)/$*/bin/python -m pip install --quiet --editable . --requirement $<
+	$(TOOLKITS)/$*/bin/python -m pip install --quiet --no-deps $$(sed -n 's/^# toolkit: //p' $<)
 	@touch $@

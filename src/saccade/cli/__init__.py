@@ -9,9 +9,11 @@ from saccade.cli.doctoring import doctor
 from saccade.cli.explaining import explain
 from saccade.cli.fetching import fetch
 from saccade.cli.merging import merge
+from saccade.cli.papers import paper
 from saccade.cli.pictures import data
 from saccade.cli.planning import plan
-from saccade.cli.scoring import evaluate
+from saccade.cli.recording import diff
+from saccade.cli.scoring import scoring
 from saccade.cli.shell import Shell, options
 from saccade.cli.talk import ask, chat
 from saccade.cli.training import train
@@ -29,11 +31,13 @@ app.callback()(options)
 app.command("ask")(ask)
 app.command("chat")(chat)
 app.command("explain")(explain)
-app.command("eval")(evaluate)
 app.command("plan")(plan)
 app.command("convert")(convert)
 app.command("merge")(merge)
 app.command("doctor")(doctor)
+scoring.command("diff")(diff)
+scoring.command("paper")(paper)
+app.add_typer(scoring, name="eval")
 data.command("check")(check)
 data.command("fetch")(fetch)
 app.add_typer(data, name="data")

@@ -1,51 +1,165 @@
-"""`saccade eval`."""
+"""`saccade eval`: which of its words is meant, and the report on the rendered world."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
+from typer.core import TyperGroup
 
+from saccade.cli.recording import chosen_benchmark, make_record
 from saccade.cli.shell import DeviceOption, DtypeOption, JsonOption, ModelOption, open_vlm, progress, stdout
 from saccade.errors import ConfigError
 
+REPORT_BATCH = 64
+Shown = Literal["alone", "after", "beside"]
+_HAS_WORD = f"{__name__}.has_word"
 
+Set = Annotated[
+    str | None, typer.Argument(metavar="SET", help="A public set such as pope, or world; left out, a report on it.")
+]
+Copy = Annotated[
+    Path | None, typer.Argument(metavar="PATH", help="The set's local copy; of the world a split, test if left out.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder of the record; without SET, a file for the report.")]
+Named = Annotated[str | None, typer.Option(help="With SET: whose words it is asked in; the set's first if left out.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, help="At most so many units of SET; without, questions (pointing: scenes) of each family."),
+]
+NewTokens = Annotated[
+    int | None, typer.Option(min=1, help="With SET: of an answer; if left out the protocol's, or what fits.")
+]
+Length = Annotated[int | None, typer.Option(min=1, help="With SET: most tokens of a question and its answer.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="With SET: count what cannot be asked as wrong, instead of stopping.")
+]
+Families = Annotated[
+    str | None,
+    typer.Option(help="Families of the world, separated by commas; if left out, all but preference and reasoning."),
+]
+Split = Annotated[str | None, typer.Option(help="Without SET: test (if left out), val, shifted, or train.")]
+SettingOption = Annotated[
+    Shown | None,
+    typer.Option(help="Without SET: the picture alone, shown after another was asked about, or beside another."),
+]
+Pointing = Annotated[
+    bool,
+    typer.Option("--pointing", help="Without SET: score where the queries look when different things are named."),
+]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Questions at once.")]
+
+
+class Scoring(TyperGroup):
+    """Takes a set and its path, or one of its own words."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Tell apart by the first word what follows."""
+        ctx.meta[_HAS_WORD] = bool(args) and args[0] in self.commands
+        ctx.allow_interspersed_args = not ctx.meta[_HAS_WORD]
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Leave what follows a word of its own to that word."""
+        params = super().get_params(ctx)
+        return [param for param in params if param.param_type_name == "option" or not ctx.meta.get(_HAS_WORD)]
+
+
+scoring = typer.Typer(cls=Scoring, invoke_without_command=True)
+
+
+@scoring.callback()
 def evaluate(
+    context: typer.Context,
+    benchmark: Set = None,
+    path: Copy = None,
     model: ModelOption = "nano",
-    split: Annotated[str, typer.Option(help="test, val, shifted, or train.")] = "test",
-    families: Annotated[
-        str | None,
-        typer.Option(help="Scene families, separated by commas; if left out, all but preference and reasoning."),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many questions (or, pointing, scenes) of each family.")
-    ] = None,
-    setting: Annotated[
-        Literal["alone", "after", "beside"],
-        typer.Option(help="The picture alone, shown after another was asked about, or beside another."),
-    ] = "alone",
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 64,
+    out: Out = None,
+    protocol: Named = None,
+    limit: Limit = None,
+    max_new_tokens: NewTokens = None,
+    length: Length = None,
+    skip_bad: SkipBad = False,
+    families: Families = None,
+    split: Split = None,
+    setting: SettingOption = None,
+    pointing: Pointing = False,
+    batch_size: BatchSize = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     as_json: JsonOption = False,
-    out: Annotated[Path | None, typer.Option(help="Write the report with every single answer to this file.")] = None,
-    pointing: Annotated[
-        bool, typer.Option("--pointing", help="Score where the queries look when different things are named.")
-    ] = False,
 ) -> None:
-    """Score a model on the rendered world, with its eyes open and shut.
+    """Score a model with its eyes open and shut, on a public set or on the rendered world.
 
-    Example:  saccade eval --families objects --limit 100
+    A set is asked in the words of a paper's tool, and judged as that tool does. Scores, conditions and all answers
+    become a record, a folder; the same command goes on where it was stopped.
 
-    Example:  saccade eval --families preference,reasoning
+    Example:  saccade eval pope data/POPE --model Tongbo/FlashSloth-3.2B --out runs/pope
 
-    Example:  saccade eval --pointing --limit 200
+    Example:  saccade eval diff runs/pope runs/pope-bfloat16
+
+    Without a set, a report on the rendered world:  saccade eval --families objects --limit 100
+
+    Where the queries look:  saccade eval --pointing --limit 200
     """
+    if context.invoked_subcommand is not None:
+        return
+    names = None if families is None else tuple(name.strip() for name in families.split(","))
+    shared = {"limit": limit, "batch_size": batch_size}
+    for_set = {"protocol": protocol, "max_new_tokens": max_new_tokens, "length": length, "skip_bad": skip_bad or None}
+    for_report = {"split": split, "setting": setting, "pointing": pointing or None}
+    if benchmark is None:
+        options = {**_given(shared), "families": names, **_given(for_report)}
+        _refuse(for_set, "is about a public set: name one, or leave the option out")
+        _report(partial(open_vlm, model, device, dtype), out, as_json, **options)
+        return
+    _refuse(for_report, "is about the report without a set: leave it out, or leave out the set")
+    if out is None:
+        raise ConfigError("a set's scores and answers become a record: name its folder with --out")
+    chosen, place = chosen_benchmark(benchmark, path, names)
+    settings = _given(shared | for_set)
+    asked_as = {"model": model, **_given({"families": families, "device": device, "dtype": dtype}), **settings}
+    command = _command(benchmark, place, asked_as)
+    make_record(partial(open_vlm, model, device, dtype), chosen, place, out, as_json, command=command, **settings)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _command(benchmark: str, path: Path, options: Mapping[str, Any]) -> str:
+    """Return what repeats a run, but for the folder of its record."""
+    words = ["saccade", "eval", benchmark, str(path)]
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(words)
+
+
+def _refuse(options: Mapping[str, Any], why: str) -> None:
+    for name in _given(options):
+        raise ConfigError(f"--{name.replace('_', '-')} {why}")
+
+
+def _report(
+    load: Callable[[], Any],
+    out: Path | None,
+    as_json: bool,
+    *,
+    families: tuple[str, ...] | None,
+    pointing: bool = False,
+    setting: Shown = "alone",
+    split: str = "test",
+    limit: int | None = None,
+    batch_size: int = REPORT_BATCH,
+) -> None:
+    """Score a model on the rendered world and print the report."""
     from saccade.data import scenes
     from saccade.evaluate import evaluate_world
     from saccade.evaluate.pointing import FAMILIES, evaluate_pointing
@@ -53,11 +167,10 @@ def evaluate(
     if pointing and setting != "alone":
         raise ConfigError("--pointing looks at one picture: leave --setting out")
     measure: Callable[..., Any] = evaluate_pointing if pointing else partial(evaluate_world, setting=setting)
-    default = FAMILIES if pointing else scenes.FAMILIES
-    names = default if families is None else tuple(name.strip() for name in families.split(","))
+    names = families or (FAMILIES if pointing else scenes.FAMILIES)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-    vlm = open_vlm(model, device, dtype)
+    vlm = load()
     with progress() as bar:
         task = bar.add_task("asking", total=None)
         report = measure(

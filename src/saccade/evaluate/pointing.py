@@ -20,7 +20,8 @@ from saccade.data.scenes.captions import named
 from saccade.data.scenes.dice import dice_for
 from saccade.data.scenes.wording import ask
 from saccade.errors import ConfigError, DataError
-from saccade.evaluate.world import BOOTSTRAP_DRAWS, Progress
+from saccade.evaluate.bootstrap import intervals
+from saccade.evaluate.world import Progress
 from saccade.explain import attend, grid_boxes, to_map
 from saccade.vlm.chat import Conversation
 from saccade.vlm.inputs import batch_inputs
@@ -208,8 +209,7 @@ def _score(looks: Sequence[Look]) -> dict[str, Any]:
     by_scene = groupby(parts, lambda part: part[0])
     rows = np.array([np.concatenate([gain for _, gain in group]).mean(axis=0) for _, group in by_scene])
     scores = rows[:, 0] - rows[:, 1]
-    draws = np.random.default_rng(0).integers(len(scores), size=(BOOTSTRAP_DRAWS, len(scores)))
-    low, high = np.quantile(scores[draws].mean(axis=1), [0.025, 0.975])
+    low, high = intervals(len(scores), lambda drawn: scores[drawn].mean())
     named_mass, other_mass = rows.mean(axis=0).tolist()
     return {
         "mean": round(float(scores.mean()), 4),

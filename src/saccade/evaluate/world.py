@@ -10,6 +10,7 @@ import numpy as np
 
 from saccade.data import scenes
 from saccade.errors import DataError
+from saccade.evaluate.bootstrap import intervals
 from saccade.vlm import Conversation, Sampling
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 BLANK_LEVEL = 127
 MAX_NEW_TOKENS = 16  # answers of the world are one word or one number
 VAL_QUESTIONS = 1000  # of a family; the val split has no frozen list
-BOOTSTRAP_DRAWS = 2000
 
 Progress = Callable[[int, int], None]
 Setting = Literal["alone", "after", "beside"]
@@ -218,8 +218,7 @@ def interval(outcomes: Sequence[Outcome]) -> tuple[float, float]:
     by_scene = _grouped(outcomes, lambda outcome: outcome.item.scene).values()
     right = np.array([sum(outcome.right for outcome in group) for group in by_scene])
     count = np.array([len(group) for group in by_scene])
-    draws = np.random.default_rng(0).integers(len(right), size=(BOOTSTRAP_DRAWS, len(right)))
-    low, high = np.quantile(right[draws].sum(1) / count[draws].sum(1), [0.025, 0.975])
+    low, high = intervals(len(right), lambda drawn: right[drawn].sum() / count[drawn].sum())
     return round(float(low), 4), round(float(high), 4)
 
 

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import torch
 
 from saccade.errors import DataError
-from saccade.vlm.bulk import FileRequest, Row
+from saccade.vlm.bulk import Row
 
 if sys.platform != "win32":
     import fcntl
@@ -21,7 +21,16 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from saccade.model import SaccadeForConditionalGeneration
 
+_TOLD = 8  # settings that a message names
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Asked(Protocol):
+    """Something that a row answers."""
+
+    def row(self) -> Row:
+        """Return the fields that a row repeats from it, as plain JSON types."""
+        ...
 
 
 class Ledger:
@@ -51,7 +60,12 @@ class Ledger:
 
 
 @contextmanager
-def open_ledger(path: Path, settings: Mapping[str, Any], requests: Sequence[FileRequest]) -> Iterator[Ledger]:
+def open_ledger(
+    path: Path,
+    settings: Mapping[str, Any],
+    requests: Sequence[Asked],
+    repeated: Sequence[str] = ("id", "image", "question"),
+) -> Iterator[Ledger]:
     """Open a file of answers for one run, and close it at the end.
 
     The file belongs to one run. Its settings stand in a second file beside it, and the same settings and requests go on
@@ -62,6 +76,7 @@ def open_ledger(path: Path, settings: Mapping[str, Any], requests: Sequence[File
         path: The file of answers; made when it is missing.
         settings: What answers depend on beside the requests, as plain JSON types.
         requests: All requests of the run.
+        repeated: The fields of a row that are its request's.
 
     Raises:
         DataError: when the file belongs to another run, another process holds it, or it cannot be read or written.
@@ -77,22 +92,40 @@ def open_ledger(path: Path, settings: Mapping[str, Any], requests: Sequence[File
             rows = _rows(path, file)
         except OSError as error:
             raise DataError(f"{path} cannot be used ({error}): choose another file for the answers") from error
-        _check(path, rows, requests)
+        _check(path, rows, requests, repeated)
         yield Ledger(file, rows)
 
 
 def fingerprint(model: SaccadeForConditionalGeneration) -> str:
-    """Return a name for a model's configuration and weights, which other weights under the same path do not have.
-
-    A matrix enters by the sums of its columns, its bits read as integers that overflow: exact, the same on every
-    device, and as quick as reading the memory once.
-    """
+    """Return a name for a model's configuration and weights, which other weights under the same path do not have."""
     whole = hashlib.sha256(model.config.to_json_string().encode())
+    whole.update(weights_hash(model).encode())
+    return whole.hexdigest()[:16]
+
+
+def weights_hash(model: SaccadeForConditionalGeneration) -> str:
+    """Return a name for the numbers that a model's weights are, whichever dtype holds them.
+
+    Half precision widens to float32 without loss, so a checkpoint keeps its name when it is loaded wider than it was
+    saved; loaded narrower it has other weights. A matrix enters by the sums of its columns, its bits read as integers
+    that overflow: exact, the same on every device, and as quick as reading the memory once.
+    """
+    whole = hashlib.sha256()
     for name, tensor in model.state_dict().items():
+        tensor = tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
         bits = tensor.view(_INTEGERS[tensor.element_size()])
         sums = bits.sum(0, dtype=bits.dtype) if bits.ndim > 1 else bits
         whole.update(f"{name} {list(tensor.shape)}\n".encode() + sums.cpu().numpy().tobytes())
-    return whole.hexdigest()[:16]
+    return whole.hexdigest()
+
+
+def flatten(fields: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return the fields of a mapping and of those inside it by their paths, such as "model.weights"."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        path = f"{above}{name}"
+        flat |= flatten(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return flat
 
 
 def settings_file(path: Path) -> Path:
@@ -117,12 +150,13 @@ def _claim(path: Path, settings: dict[str, Any]) -> None:
         return
     remedy = f"choose another file for the answers, or delete {path}"
     try:
-        known = dict(json.loads(beside.read_text(encoding="utf-8")))
+        known, settings = flatten(dict(json.loads(beside.read_text(encoding="utf-8")))), flatten(settings)
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path} exists and {beside} does not tell how it was made ({error}): {remedy}") from error
     differ = [name for name in sorted(known.keys() | settings.keys()) if known.get(name) != settings.get(name)]
     if differ:
-        told = "; ".join(f"{name} {known.get(name)!r}, not {settings.get(name)!r}" for name in differ)
+        told = "; ".join(f"{name} {known.get(name)!r}, not {settings.get(name)!r}" for name in differ[:_TOLD])
+        told += f" and {len(differ) - _TOLD} more that differ" if len(differ) > _TOLD else ""
         raise DataError(f"{path} belongs to a run with {told}: {remedy}")
 
 
@@ -141,13 +175,13 @@ def _rows(path: Path, file: BinaryIO) -> list[Row]:
     return rows
 
 
-def _check(path: Path, rows: Sequence[Row], requests: Sequence[FileRequest]) -> None:
+def _check(path: Path, rows: Sequence[Row], requests: Sequence[Asked], repeated: Sequence[str]) -> None:
     """Compare the rows with the requests at their places."""
     if len(rows) > len(requests):
         raise DataError(f"{path} holds {len(rows)} rows but there are {len(requests)} requests: choose another file")
     for number, (row, request) in enumerate(zip(rows, requests, strict=False), 1):
         wanted = request.row()
-        found = {name: row[name] for name in ("id", "image", "question") if name in row}
+        found = {name: row[name] for name in repeated if name in row}
         if found != wanted:
             raise DataError(
                 f"line {number} of {path} answers {found}, but request {number} is {wanted}: the requests have "
