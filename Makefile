@@ -63,11 +63,15 @@ clean:  ## Remove caches and build products; the environment stays
 	rm -rf build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
+define check-python
+@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 found; name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+@$(PYTHON) -c '$(SUPPORTED)' || { echo "$(PYTHON) is not a Python 3.11 to 3.13; name one: make PYTHON=..." >&2; exit 1; }
+endef
+
 # Two stamps, because someone who only wants the demo should not wait for linters. A stamp is older than pyproject.toml exactly
 # when the dependencies may have changed.
 $(VENV)/.core: pyproject.toml
-	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 found; name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
-	@$(PYTHON) -c '$(SUPPORTED)' || { echo "$(PYTHON) is not a Python 3.11 to 3.13; name one: make PYTHON=..." >&2; exit 1; }
+	$(check-python)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
@@ -78,6 +82,7 @@ $(VENV)/.dev: $(VENV)/.core
 
 # The toolkits are installed without what they depend on, which is more than a benchmark of pictures needs: the files list that.
 $(TOOLKITS)/%/.ready: tests/bridges/%.txt pyproject.toml
+	$(check-python)
 	$(PYTHON) -m venv $(TOOLKITS)/$*
 	$(TOOLKITS)/$*/bin/python -m pip install --quiet --editable . --requirement $<
 	$(TOOLKITS)/$*/bin/python -m pip install --quiet --no-deps $$(sed -n 's/^# toolkit: //p' $<)

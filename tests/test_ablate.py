@@ -257,7 +257,7 @@ def ran(monkeypatch):
 
     def run_cell(study, variant, seed, base, cache):
         cells.append((variant, seed))
-        return result(variant, seed, 0.5)
+        return {"study": study.name} | result(variant, seed, 0.5)
 
     monkeypatch.setattr(pool, "run_cell", run_cell)
     return cells
@@ -276,10 +276,16 @@ def test_the_queue_runs_what_is_missing_and_refuses_damage(tmp_path, base, ran):
     assert "| SAP + EmbQ | 9 + 9 | 50.0 ± 0.0 |" in page.read_text()
     written = {path.name for path in (tmp_path / "out" / "table3").iterdir()}
     assert written == {"sap-0.json", "sap-1.json", "sap---embq-0.json", "sap---embq-1.json", "settings.json"}
-    (tmp_path / "out" / "table3" / "sap-1.json").write_text("{")
-    with pytest.raises(DataError, match="remove it"):
-        run_studies([small], tmp_path / "out", 3, **arguments)
+    for damaged in ("{", "[]", "{}", '{"study": "table8", "rows": {"SAP": {}}}'):
+        (tmp_path / "out" / "table3" / "sap-1.json").write_text(damaged)
+        with pytest.raises(DataError, match=r"sap-1\.json .*remove it"):
+            run_studies([small], tmp_path / "out", 3, **arguments)
     assert len(ran) == 4, "damage is found before anything runs"
+
+
+def test_a_study_that_is_named_twice_is_run_once(tmp_path, base, ran):
+    run_studies([with_variants("SAP")] * 2, tmp_path, 2, base=base, cache=tmp_path)
+    assert ran == [("SAP", 0), ("SAP", 1)]
 
 
 def test_the_page_keeps_the_studies_that_were_run_before(tmp_path, base, ran):
@@ -378,4 +384,11 @@ def test_a_study_of_no_paper_claims_none():
     own = STUDIES["initialization"]
     page = render([(own, [result("0.02", 0, 0.5), result("0.08", 0, 0.75)])])
     assert "| 0.08 | 9 + 9 | 75.0 | 75.0 | 20.0 | 25.0 | 1 |" in page
+    assert "paper:" not in page
+
+
+def test_a_claim_whose_rows_no_paper_scored_cites_none():
+    rows = [result(name, 0, 0.5) for name in STUDIES["stages"].course("FlashSloth").rows]
+    page = render([(replace(STUDIES["stages"], families=("objects", "digits"), scored_apart={}), rows)])
+    assert "*FlashSloth 2: questions* ahead of" in page
     assert "paper:" not in page

@@ -2,6 +2,7 @@
 
 import json
 import re
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from saccade.ablate.study import Course
 from saccade.ablate.table import render
 from saccade.evaluate.world import Outcome, items
 from saccade.train.tasks import World
+from saccade.vlm import VLM
 from test_ablate import made
 
 STAGES, PREFERENCE, REASONING = (STUDIES[name] for name in ("stages", "preference", "reasoning"))
@@ -142,7 +144,12 @@ def test_a_cell_scores_every_stage_and_leaves_the_base(known, variant, base, tmp
     assert done["rows"][known.course(variant).rows[-1]]["steps"] == 1
 
 
-def test_weights_of_the_base_are_a_setting_where_courses_start_from_them(base):
+def test_the_base_is_a_setting_as_far_as_courses_start_from_it(base):
     pytest.importorskip("trl")
-    assert cell.settings(REASONING, base)["weights"] == digest(base.model)
+    other = VLM(deepcopy(base.model), base.processor, base.name)
+    other.model.config.prompt = base.model.config.prompt.model_copy(update={"system": "In a word."})
+    known, moved = cell.settings(REASONING, base), cell.settings(REASONING, other)
+    assert known["weights"] == digest(base.model)
+    assert [name for name in known if known[name] != moved[name]] == ["variant SFT + GRPO", "variant GRPO"]
     assert "weights" not in cell.settings(STAGES, base)
+    assert cell.settings(STAGES, base) == cell.settings(STAGES, other)

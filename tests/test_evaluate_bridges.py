@@ -95,6 +95,9 @@ def test_settings_of_a_task() -> None:
     assert sampling({"until": ["\n"], "do_sample": False}, 2000, 3) == Sampling(max_new_tokens=2000, seed=3)
     drawn = {"max_new_tokens": 7, "temperature": 0.2, "top_p": None, "num_beams": 1}
     assert sampling(drawn, 2000, 3) == Sampling(max_new_tokens=7, temperature=0.2, seed=3)
+    assert sampling({"max_new_tokens": None, "temperature": 0, "top_p": 0}, 9, 3) == Sampling(max_new_tokens=9, seed=3)
+    with pytest.raises(ConfigError, match="top_p is 0"):
+        sampling({"temperature": 0.2, "top_p": 0}, 9, 3)
     with pytest.raises(ConfigError, match="5 beams: set num_beams=1"):
         sampling({"num_beams": 5}, 2000, 0)
 

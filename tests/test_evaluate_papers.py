@@ -158,6 +158,11 @@ def test_a_plan_finds_local_copies_and_says_what_is_missing(tmp_path: Path) -> N
     assert json.loads(json.dumps(steps["MME"].to_dict()))["published"]["Flash-VL-2B ISS"] == 1850
 
 
+def test_a_toolkit_is_told_to_ask_as_the_paper_did(tmp_path: Path) -> None:
+    steps = {step.scored.column: step for step in plan(paper("flashsloth"), "nano", tmp_path, Path("out"))}
+    assert steps["MMMU"].command.endswith(" --force_simple --gen_kwargs max_new_tokens=16")
+
+
 def test_two_copies_of_a_set_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pope.parquet").touch()
     (tmp_path / "pope").mkdir()

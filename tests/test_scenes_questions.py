@@ -12,10 +12,13 @@ from saccade.data.scenes import (
     SHAPES,
     VERSIONS,
     Question,
+    ask_again,
     families,
     fingerprint,
     frozen_test,
+    render,
 )
+from saccade.data.scenes.dice import dice_for
 from saccade.data.scenes.frozen import stored_fingerprints
 from saccade.data.scenes.signs import WORDS
 from saccade.data.scenes.world import sketch as draw_sketch
@@ -48,6 +51,19 @@ def test_every_answer_is_right_and_the_only_one(family: str, split: str) -> None
             assert question.type == question.form.partition(".")[0]
             asked[question.type] += 1
     assert asked.keys() == TYPES[family]
+
+
+def test_practice_asks_for_all_neighbors_that_are_clear() -> None:
+    most = 0
+    for index in range(100):
+        scene = render("objects", "train", index)
+        again = ask_again(dice_for("practice", "train", index), scene)
+        for question in again:
+            assert question.answer == ANSWER["objects"](sketch("objects", "train", index), question), (index, question)
+        most = max(most, sum(question.type == "nearest" for question in again))
+    # One object in five can be the nearest of all others, in color and in shape.
+    assert most >= 6
+    assert ask_again(dice_for("practice", "train", 0), render("text", "train", 0)) == ()
 
 
 def test_number_of_questions_about_objects() -> None:

@@ -53,6 +53,7 @@ def settings(study: Study, base: VLM) -> dict[str, Any]:
         "world": scenes.WORLD_VERSION,
         "families": sorted(study.families),
         "tower": digest(base.model.model.vision_tower),
+        "tokenizer": hashlib.sha256(base.processor.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "split": SPLIT,
         "questions": study.questions,
         "pointing scenes": POINTING_SCENES,
@@ -194,12 +195,13 @@ def _definition(variant: str, course: Course, base: VLM) -> dict[str, Any]:
     for stage in course.stages.values():
         if isinstance(stage.task, Preferences | Problems):
             answer_trainer(stage)  # a library that is missing is told before the first stage, not before the last
-    told: dict[str, Any] = {"stages": {row: stage.model_dump(mode="json") for row, stage in course.stages.items()}}
-    if course.build is None:
-        return told | {"start": course.start}
-    config = course.build()
+    config = course.config(base.model.config)
     _check_tower(variant, config, base)
-    return told | {"config": hashlib.sha256(json.dumps(config.definition(), sort_keys=True).encode()).hexdigest()}
+    return {
+        "start": course.start,
+        "stages": {row: stage.model_dump(mode="json") for row, stage in course.stages.items()},
+        "config": hashlib.sha256(json.dumps(config.definition(), sort_keys=True).encode()).hexdigest(),
+    }
 
 
 def _check_tower(variant: str, config: SaccadeConfig, base: VLM) -> None:

@@ -24,7 +24,7 @@ def counts(form: str, wanted: Sequence[str]) -> bool:
 def lead(
     better: Sequence[Answers], worse: Sequence[Answers], wanted: Sequence[str] = (), *, errors: bool = False
 ) -> float:
-    """Return the mean over seeds of a paired difference: points of accuracy, or percent of errors avoided.
+    """Return a paired difference over all seeds together: points of accuracy, or percent of errors avoided.
 
     Args:
         better: Answers of one row, seed by seed.

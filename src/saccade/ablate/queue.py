@@ -43,7 +43,8 @@ def run_studies(studies: Sequence[Study], out: Path, seeds: int, base: VLM, cach
             share a file; before anything runs.
         DataError: when a stored result cannot be read; before anything runs.
     """
-    shown = list((STUDIES | {study.name: study for study in studies}).values())
+    chosen = {study.name: study for study in studies}  # one that is named twice is run once
+    studies, shown = list(chosen.values()), list((STUDIES | chosen).values())
     for study in shown:
         read_results(out, study)
     shared = {study.name: _checked_settings(out, study, base) for study in studies}
@@ -64,10 +65,14 @@ def read_results(out: Path, study: Study) -> list[dict[str, Any]]:
     """Return the stored results of a study.
 
     Raises:
-        DataError: when one cannot be read.
+        DataError: when one cannot be read, or is that of another study or of no cell.
     """
-    files = sorted((out / study.name).glob("*.json"))
-    return [_read_json(file) for file in files if file.name != SETTINGS]
+    files = sorted(file for file in (out / study.name).glob("*.json") if file.name != SETTINGS)
+    results = [_read_json(file) for file in files]
+    for file, result in zip(files, results, strict=True):
+        if not (result.get("rows") and result.get("study") == study.name):
+            raise DataError(f"{file} holds no cell of {study.name}: remove it, and it is computed again")
+    return results
 
 
 def _checked_settings(out: Path, study: Study, base: VLM) -> dict[str, Any]:
@@ -90,9 +95,11 @@ def _checked_settings(out: Path, study: Study, base: VLM) -> dict[str, Any]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
-    except ValueError as error:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({error}): remove it, and it is computed again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{file} cannot be read (it holds no object): remove it, and it is computed again")
     return content
 
 
@@ -104,7 +111,7 @@ def _write(file: Path, text: str) -> None:
     """Write a file whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    unfinished.write_text(text)
+    unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(file)
 
 

@@ -35,7 +35,7 @@ def course_patches(course: Course, base: VLM, folder: Path) -> dict[str, StoredP
     }
     if not drawn:
         return {}
-    config = base.model.config if course.build is None else course.build()
+    config = course.config(base.model.config)
     # Stages begin with the same pictures, where their families are the same: the longest has those of all.
     most = {
         row: max(count for other, count in drawn.values() if other.families == task.families)
@@ -91,7 +91,7 @@ def _write_patches(model: SaccadeForConditionalGeneration, pictures: Pictures, f
             numbers = range(start, min(start + ENCODED_AT_ONCE, len(pictures)))
             cut = [pictures.views(number, pictures.scene(number)) for number in numbers]
             with torch.no_grad():
-                pixels = torch.from_numpy(normalize(np.concatenate(cut), pictures.image))
-                model.model.encode_views(pixels).numpy().astype(np.float16).tofile(file)
+                pixels = torch.from_numpy(normalize(np.concatenate(cut), pictures.image)).to(model.device)
+                model.model.encode_views(pixels).cpu().numpy().astype(np.float16).tofile(file)
             counts += [len(views) for views in cut]
     np.save(folder / "starts.npy", np.cumsum([0, *counts]))

@@ -22,8 +22,8 @@ class Claim:
         better: The row that should be ahead.
         worse: The other one.
         on: Heading in `Study.scored_apart` of the questions on which it should; empty for all.
-        cut: How many percent of the other's errors it should at least avoid; 0 for no goal of that kind.
-        behind: How many points it may lack, and the claim still holds.
+        cut: Of the other's errors it should avoid more than so many percent; 0 for no goal of that kind.
+        behind: It should lack fewer than so many points; 0 for no goal of that kind.
     """
 
     better: str
@@ -66,6 +66,10 @@ class Course:
     def rows(self) -> tuple[str, ...]:
         """The rows of the tables that it leaves, in order."""
         return (*([self.start] if self.start else []), *self.stages)
+
+    def config(self, base: SaccadeConfig) -> SaccadeConfig:
+        """Return the configuration of the model that is trained."""
+        return base if self.build is None else self.build()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,7 +162,7 @@ def _published(study: Study, claim: Claim) -> str:
     """What the paper found, where it says anything about all questions together."""
     better, worse = study.published.get(claim.better, {}), study.published.get(claim.worse, {})
     paper = ", ".join(f"{name} {better[name] - worse[name]:+.1f}" for name in better if name in worse)
-    return f"; paper: {paper or 'yes'}" if study.published and not claim.on else ""
+    return f"; paper: {paper}" if paper and not claim.on else ""
 
 
 def _pointing(runs: Rows) -> str:

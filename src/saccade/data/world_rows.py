@@ -24,7 +24,8 @@ class _WorldRows:
         split: `train` or `val`.
         pictures: Whether the pictures are shown. Where they are not, the caption of a scene stands before its question,
             as in the text-only training that comes before rewards (Flash-VL, Sec. 4.7).
-        first: How many rows to pass over, each with its scene: rows that begin behind others share no scene with them.
+        first: How many rows to pass over, each with its scene: rows that begin behind others of the same families, with
+            the same shares, share no scene with them.
 
     Raises:
         DataError: The length is below 1, `first` below 0, a family is unknown, or tests are made of the split.

@@ -65,7 +65,8 @@ class World(Frozen):
         families: See `Patches`.
         rows: How many different ones there are.
         pictures: Whether the picture is shown; where it is not, its caption stands before the question.
-        first: How many rows are passed over before: rows that begin behind others share no scene with them.
+        first: How many rows are passed over before: rows that begin behind others of the same families, with the same
+            shares, share no scene with them.
     """
 
     families: Families

@@ -48,6 +48,19 @@ def ask_about_objects(
     return tuple(ask(dice, split, form, answer, a, b) for (form, a, b), answer in drawn.items())
 
 
+def ask_all_nearest(
+    dice: Dice, split: str, objects: tuple[SceneObject, ...], width: int, height: int
+) -> tuple[Question, ...]:
+    """Color and shape of what is nearest to each object, where that and the object's name are clear."""
+    arrangement = _Arrangement(dice, objects, width, height)
+    return tuple(
+        ask(dice, split, form, answer, name)
+        for item, nearest in zip(objects, arrangement.nearest, strict=True)
+        if nearest is not None and len(objects) > 2 and (name := arrangement.name(item)) is not None
+        for form, answer in (("nearest.color", nearest.color), ("nearest.shape", nearest.shape))
+    )
+
+
 def _turns(dice: Dice) -> Iterator[Callable[["_Arrangement"], Raw | None]]:
     while True:
         yield from dice.shuffled(_DRAWS)

@@ -6,19 +6,24 @@ one-word answers alone say little about a place.
 
 from saccade.data.scenes.captions import named, names_all, place_words
 from saccade.data.scenes.dice import Dice
-from saccade.data.scenes.object_questions import ask_about_objects
+from saccade.data.scenes.object_questions import ask_about_objects, ask_all_nearest
 from saccade.data.scenes.scene import Question, Scene
 from saccade.data.scenes.wording import ask
 
 
 def ask_again(dice: Dice, scene: Scene) -> tuple[Question, ...]:
-    """Draw the questions of a scene of shapes once more; a scene of another family has been asked all it allows."""
+    """Draw the questions of a scene of shapes once more; a scene of another family has been asked all it allows.
+
+    With them comes all that can be asked about who is nearest to whom. It is learned last, and a scene's own questions
+    hold one of them at most.
+    """
     if scene.family != "objects":
         return ()
     height, width = scene.image.shape[:2]
     known = {question.text for question in scene.questions}
-    drawn = ask_about_objects(dice, scene.split, scene.objects, width, height)
-    return tuple(question for question in drawn if question.text not in known)
+    arrangement = (dice, scene.split, scene.objects, width, height)
+    drawn = {question.text: question for question in ask_about_objects(*arrangement) + ask_all_nearest(*arrangement)}
+    return tuple(question for text, question in drawn.items() if text not in known)
 
 
 def ask_where(dice: Dice, scene: Scene) -> Question | None:

@@ -46,13 +46,15 @@ def sampling(settings: Mapping[str, Any], max_new_tokens: int, seed: int) -> Sam
         seed: Of the tasks that draw, which are those whose temperature is above 0, whatever else they say.
 
     Raises:
-        ConfigError: for a search with beams, or a value out of range.
+        ConfigError: for a search with beams, or a value out of range; a greedy answer needs no `top_p`, whatever it is.
     """
-    if settings.get("num_beams", 1) != 1:
-        raise ConfigError(f"the task asks for {settings['num_beams']} beams: set num_beams=1")
+    given = {name: value for name, value in settings.items() if value is not None}
+    if given.get("num_beams", 1) != 1:
+        raise ConfigError(f"the task asks for {given['num_beams']} beams: set num_beams=1")
+    temperature = given.get("temperature", 0.0)
     return Sampling(
-        max_new_tokens=settings.get("max_new_tokens", max_new_tokens),
-        temperature=settings.get("temperature") or 0.0,
-        top_p=settings.get("top_p") or 1.0,
+        max_new_tokens=given.get("max_new_tokens", max_new_tokens),
+        temperature=temperature,
+        top_p=given.get("top_p", 1.0) if temperature else 1.0,
         seed=seed,
     )

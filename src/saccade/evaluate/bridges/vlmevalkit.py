@@ -43,7 +43,7 @@ class Asked(BaseModel):
         dtype: Its precision.
         at_once: Questions that are answered side by side.
         length: Most tokens of a question and its answer together.
-        max_new_tokens: Most tokens of an answer.
+        sampling: How its answers are chosen, and how long they may be.
         first_picture: Show the first of several pictures alone, as the toolkit does for models that take one.
 
     Raises:
@@ -65,12 +65,12 @@ class Asked(BaseModel):
         dtype: str | None,
         at_once: int,
         length: int,
-        max_new_tokens: int,
+        sampling: Sampling,
         first_picture: bool,
     ) -> None:
         BaseModel.__init__(self)  # a wrapper that lends its words would load its own model
         self._asker = Asker(source, device=device, dtype=dtype, at_once=at_once, length=length)
-        self._sampling = Sampling(max_new_tokens=max_new_tokens)
+        self._sampling = sampling
         self._first_picture = first_picture
 
     def generate_inner(self, message: list[dict[str, Any]], dataset: str | None = None) -> str:
@@ -115,11 +115,18 @@ def add_models(names: list[str], make: Callable[..., Asked]) -> list[str]:
         names: Of each, what `saccade.load` opens, or NAME=SOURCE to choose what the toolkit calls it; by default it is
             called by the last part of the source.
         make: Makes a model of a source.
+
+    Raises:
+        ConfigError: when a model has no name, or that of another: its results would stand in the other's files.
     """
-    added = {}
+    added: dict[str, Callable[..., Asked]] = {}
     for text in names:
-        name, _, source = text.rpartition("=")
-        added[name or PurePath(source).name] = partial(make, source)
+        before, equals, behind = text.partition("=")
+        source = behind if equals else text
+        name = before if equals else PurePath(source).name
+        if not name or not source or name in added:
+            raise ConfigError(f"--model {text}: write NAME=SOURCE, with a name that no other model of the run has")
+        added[name] = partial(make, source)
     vlmeval.config.supported_VLM.update(added)
     return list(added)
 
@@ -148,12 +155,13 @@ def main() -> None:
             dtype=known.dtype,
             at_once=known.api_nproc,
             length=known.length,
-            max_new_tokens=known.max_new_tokens,
+            sampling=Sampling(max_new_tokens=known.max_new_tokens),
             first_picture=known.first_picture,
         )
+        names = add_models(known.model, make)
     except SaccadeError as error:
         sys.exit(str(error))
-    sys.argv[1:] = ["--model", *add_models(known.model, make), "--api-nproc", str(known.api_nproc), *rest]
+    sys.argv[1:] = ["--model", *names, "--api-nproc", str(known.api_nproc), *rest]
     load_env()
     vlmeval.run.main()
 

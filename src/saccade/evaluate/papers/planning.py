@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from saccade.data.fetch import Downloader, download_files
 from saccade.errors import DataError
+from saccade.evaluate.bridges.tasks import tasks
 from saccade.evaluate.papers.tables import Number, Paper, Scored
 
 # The control asks every question again, about a blank picture; the toolkits have none.
@@ -122,4 +123,5 @@ def _find_copy(name: str, data: Path) -> Path | None:
 
 def _of_toolkit(paper: Paper, scored: Scored, model: str, out: Path) -> str:
     place = shlex.quote(str(out / paper.tool))
-    return paper.command.format(model=shlex.quote(model), task=scored.task, out=place)
+    command = paper.command.format(model=shlex.quote(model), task=scored.task, out=place)
+    return f"{command} {tasks(paper.name)[scored.column].options}".rstrip()
