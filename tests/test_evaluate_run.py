@@ -1,15 +1,12 @@
 """A model is asked a set: the answers are its own, and an interrupted run ends with the same record as another."""
 
 import json
-import multiprocessing
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +14,7 @@ from PIL import Image
 import saccade
 from eval_small import NEW, PROTOCOL, question, sample, tiny_set
 from helpers_vlm import picture, tiny_vlm
+from killing import killed_and_repeated, seconds_of, server
 from saccade.errors import DataError
 from saccade.evaluate import items, predict, run
 from saccade.evaluate.benchmarks import Samples
@@ -28,6 +26,7 @@ from saccade.vlm import VLM, Conversation, Sampling
 
 HERE = Path("nowhere")
 KILLS = 20
+PRELOAD = ("saccade.evaluate.run", "saccade.evaluate.rendered", "test_evaluate_run")
 
 
 @pytest.fixture(scope="module")
@@ -187,26 +186,12 @@ def nano_asked(out: Path) -> None:
     evaluate(saccade.load("nano", device="cpu"), rendered_world(("digits",)), Path("test"), out, limit=25, batch_size=3)
 
 
-def server() -> Callable[..., multiprocessing.Process]:
-    """What starts processes in which the libraries are loaded."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["saccade.evaluate.run", "saccade.evaluate.rendered", "test_evaluate_run"])
-
-    def start(task: Callable[..., object], *given: object) -> multiprocessing.Process:
-        process = context.Process(target=task, args=given)
-        process.start()
-        return process
-
-    start(time.sleep, 0).join()  # the server is ready
-    return start
-
-
 def lines(out: Path) -> int:
     return (out / ROWS).read_bytes().count(b"\n") if (out / ROWS).exists() else 0
 
 
 def test_a_killed_run_ends_with_the_same_record(tmp_path: Path) -> None:
-    start = server()
+    start = server(PRELOAD)
     straight = start(nano_asked, tmp_path / "straight")
     straight.join()
     assert straight.exitcode == 0
@@ -228,25 +213,10 @@ def test_a_killed_run_ends_with_the_same_record(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_change_no_record(tmp_path: Path) -> None:
-    start = server()
-    before = time.perf_counter()
-    straight = start(nano_asked, tmp_path / "straight")
-    straight.join()
-    assert straight.exitcode == 0
-    seconds = time.perf_counter() - before
+    start = server(PRELOAD)
+    seconds = seconds_of(start(nano_asked, tmp_path / "straight"))
     wanted = files(tmp_path / "straight")
-    dice, kills, ends = np.random.default_rng(20251121), 0, 0
-    while kills < KILLS or not ends:
-        out = tmp_path / f"killed-{ends}"
-        process = start(nano_asked, out)
-        process.join(dice.uniform(0, seconds) if kills < KILLS else None)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            kills += 1
-            continue
-        assert process.exitcode == 0
-        ends += 1
+    for out in killed_and_repeated(start, nano_asked, tmp_path, KILLS, seconds):
         assert files(out) == wanted
         for line in (out / ROWS).read_text().splitlines():
             json.loads(line)

@@ -1,18 +1,15 @@
 """A run that is killed: a checkpoint that was cut off is not taken up, and twenty kills change no weight."""
 
 import json
-import multiprocessing
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import train_small
+from killing import killed_and_repeated, seconds_of, server
 from saccade import presets
 from saccade.train import loop
 from saccade.train.checkpoints import WHOLE, newest_checkpoint
@@ -52,33 +49,10 @@ def test_a_checkpoint_that_was_cut_off_does_not_count(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_change_no_weight(tmp_path: Path) -> None:
-    server = multiprocessing.get_context("forkserver")  # libraries are loaded once, not after every kill
-    server.set_forkserver_preload(["train_small", "saccade.train.run"])
-
-    def start(task: Callable[..., object], *given: object) -> multiprocessing.Process:
-        process = server.Process(target=task, args=given)
-        process.start()
-        return process
-
-    start(time.sleep, 0).join()  # the server is ready
-    before = time.perf_counter()
-    straight = start(train, tmp_path / "straight")
-    straight.join()
-    assert straight.exitcode == 0
-    seconds = time.perf_counter() - before
+    start = server(("train_small", "saccade.train.run"))
+    seconds = seconds_of(start(train, tmp_path / "straight"))
     wanted = weights(tmp_path / "straight")
-    dice, kills, ends = np.random.default_rng(20251121), 0, 0
-    while kills < KILLS or not ends:
-        out = tmp_path / f"killed-{ends}"
-        process = start(train, out)
-        process.join(dice.uniform(0, seconds / 4) if kills < KILLS else None)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            kills += 1
-            continue
-        assert process.exitcode == 0
-        ends += 1
+    for out in killed_and_repeated(start, train, tmp_path, KILLS, seconds / 4):
         found = weights(out)
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[name], value) for name, value in wanted.items())
