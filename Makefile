@@ -23,7 +23,7 @@ demo: $(VENV)/.core  ## Ask the bundled model about a picture, show where the ti
 	$(BIN)/saccade ask "$(PICTURE)" "$(QUESTION)" --timings
 	$(BIN)/saccade explain "$(PICTURE)" "$(QUESTION)" --out runs/explanation.png
 
-test: $(VENV)/.dev  ## Run the tests (CPU, about a minute)
+test: $(VENV)/.dev  ## Run the tests (CPU, six minutes on two cores)
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 test-slow: $(VENV)/.dev  ## Run the tests that take minutes

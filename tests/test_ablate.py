@@ -3,12 +3,16 @@
 import json
 import pickle
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from io import StringIO
+from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 import saccade
@@ -208,15 +212,6 @@ def test_cached_patches_give_the_loss_of_the_pictures(named, variant, tmp_path, 
     assert data[2][0].views.dtype == np.float16
 
 
-def test_a_tower_has_one_digest_whatever_its_precision():
-    model = SaccadeForConditionalGeneration(nano()).bfloat16()
-    tower = model.model.vision_tower
-    digest = stored.digest(tower)
-    assert stored.digest(tower.float()) == digest
-    next(tower.parameters()).data += 1
-    assert stored.digest(tower) != digest
-
-
 def test_figures_say_what_they_were_made_with(tmp_path, monkeypatch):
     made = provenance.made_with()
     assert made["machine"]
@@ -302,7 +297,7 @@ def test_the_page_keeps_the_studies_that_were_run_before(tmp_path, base, ran):
         (lambda _: {"pictures": 17}, "variant SAP"),
         (lambda _: {"questions": 9}, "questions"),
         (lambda patch: patch.setattr(scenes, "WORLD_VERSION", "next") or {}, "world"),
-        (lambda patch: patch.setattr(cell, "digest", lambda module: "another") or {}, "tower"),
+        (lambda patch: patch.setattr(cell, "weights_hash", lambda module: "another") or {}, "tower"),
         (lambda _: {"variants": {"SAP": TABLE3.variants["average"]}}, "variant SAP"),
     ],
 )
@@ -372,6 +367,28 @@ def test_cells_run_side_by_side_on_patches_computed_once(tmp_path, base):
     assert [one["threads"] for one in done] == [1, 1]
     assert len(list((tmp_path / "cache").iterdir())) == 1
     assert "SAP + EmbQ" in page.read_text()
+
+
+def test_a_cell_that_fails_loses_none_that_runs_beside_it(base, monkeypatch, tmp_path):
+    began, failed = Event(), Event()
+
+    def run(ran, cache):
+        if ran.variant == "SAP":
+            assert began.wait(10)
+            failed.set()
+            raise ConfigError("no more")
+        began.set()
+        assert failed.wait(10)
+        return {"of": ran.variant}
+
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", lambda jobs, *_: ThreadPoolExecutor(jobs))
+    monkeypatch.setattr(pool, "course_patches", lambda *_: {})
+    monkeypatch.setattr(pool, "_run", run)
+    cells = [pool.Cell(TABLE3, variant, 0) for variant in ("SAP", "SAP + EmbQ")]
+    ended = pool.run_cells(cells, base, tmp_path, 2, Console(file=StringIO()))
+    assert next(ended) == (cells[1], {"of": "SAP + EmbQ"})
+    with pytest.raises(ConfigError, match="no more"):
+        next(ended)
 
 
 def test_where_queries_look_is_scored_if_there_are_any(base, monkeypatch):

@@ -10,12 +10,12 @@ import pytest
 import saccade
 from saccade.ablate import STUDIES, cell
 from saccade.ablate.paired import counts, interval, lead
-from saccade.ablate.stored import digest
 from saccade.ablate.study import Course
 from saccade.ablate.table import render
 from saccade.evaluate.world import Outcome, items
 from saccade.train.tasks import World
 from saccade.vlm import VLM
+from saccade.vlm.ledger import weights_hash
 from test_ablate import made
 
 STAGES, PREFERENCE, REASONING = (STUDIES[name] for name in ("stages", "preference", "reasoning"))
@@ -134,9 +134,9 @@ def short(known):
 )
 def test_a_cell_scores_every_stage_and_leaves_the_base(known, variant, base, tmp_path):
     pytest.importorskip("trl")
-    before = digest(base.model)
+    before = weights_hash(base.model)
     done = cell.run_cell(short(known), variant, 1, base, tmp_path)
-    assert digest(base.model) == before
+    assert weights_hash(base.model) == before
     assert tuple(done["rows"]) == known.course(variant).rows
     assert json.dumps(done)
     for row in done["rows"].values():
@@ -149,7 +149,7 @@ def test_the_base_is_a_setting_as_far_as_courses_start_from_it(base):
     other = VLM(deepcopy(base.model), base.processor, base.name)
     other.model.config.prompt = base.model.config.prompt.model_copy(update={"system": "In a word."})
     known, moved = cell.settings(REASONING, base), cell.settings(REASONING, other)
-    assert known["weights"] == digest(base.model)
+    assert known["weights"] == weights_hash(base.model)
     assert [name for name in known if known[name] != moved[name]] == ["variant SFT + GRPO", "variant GRPO"]
     assert "weights" not in cell.settings(STAGES, base)
     assert cell.settings(STAGES, base) == cell.settings(STAGES, other)

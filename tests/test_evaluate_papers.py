@@ -235,7 +235,7 @@ def test_what_lies_here_is_scored_beside_the_paper(tmp_path: Path) -> None:
     assert score["value"] == pytest.approx(100 * record.headline[1]["value"])
     assert record.header["prompt"]["protocol"] == "flashsloth"
     assert record.header["origin"]["command"] == by_name["POPE"]["command"]
-    assert "--batch-size 4 --dtype float32 --skip-bad" in by_name["POPE"]["command"]
+    assert "--batch-size 4 --skip-bad --dtype float32" in by_name["POPE"]["command"]
     assert told(*words) == first
     shown = CliRunner().invoke(app, ["eval", "paper", *words], env={"COLUMNS": "220"})
     assert "6 of 9,000" in shown.output

@@ -16,7 +16,7 @@ import torch
 from transformers import set_seed
 
 from saccade.ablate.paired import Answers
-from saccade.ablate.stored import course_patches, digest
+from saccade.ablate.stored import course_patches
 from saccade.ablate.study import Course, Study
 from saccade.config import SaccadeConfig
 from saccade.data import scenes
@@ -35,6 +35,7 @@ from saccade.train.stages import Stage
 from saccade.train.tasks import Preferences, Problems, World
 from saccade.train.world import StoredPatches
 from saccade.vlm import VLM
+from saccade.vlm.ledger import weights_hash
 
 # Spread evenly over the frozen test: its answers are balanced, and the page only reports, nothing is chosen by it.
 SPLIT = "test"
@@ -52,14 +53,14 @@ def settings(study: Study, base: VLM) -> dict[str, Any]:
     shared = {
         "world": scenes.WORLD_VERSION,
         "families": sorted(study.families),
-        "tower": digest(base.model.model.vision_tower),
+        "tower": weights_hash(base.model.model.vision_tower),
         "tokenizer": hashlib.sha256(base.processor.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "split": SPLIT,
         "questions": study.questions,
         "pointing scenes": POINTING_SCENES,
     }
     if any(course.build is None for course in courses.values()):
-        shared["weights"] = digest(base.model)
+        shared["weights"] = weights_hash(base.model)
     return shared | definitions
 
 
@@ -101,7 +102,7 @@ def run_cell(study: Study, variant: str, seed: int, base: VLM, cache: Path) -> d
         "queries": model.config.prompt.num_queries,
         "parameters": model.num_parameters(),
         "base": base.name,
-        "tower_sha256": digest(base.model.model.vision_tower),
+        "tower_sha256": weights_hash(base.model.model.vision_tower),
         **made_with(),
         "threads": torch.get_num_threads(),
         "seconds": round(time.perf_counter() - began, 1),

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,23 @@ def run_cells(
     ):
         task = bar.add_task("cells", total=len(cells))
         running: dict[Future[dict[str, Any]], Cell] = {pool.submit(_run, cell, cache): cell for cell in cells}
+        left, failure = set(running), None
         try:
-            for ended in as_completed(running):
-                yield running[ended], ended.result()
-                bar.console.print(f"done: [bold]{running[ended]}[/]")
-                bar.advance(task)
+            while left:
+                ended, left = wait(left, return_when=FIRST_COMPLETED)
+                for one in ended:
+                    if (error := one.exception()) is not None:
+                        failure = failure or error
+                        continue
+                    yield running[one], one.result()
+                    bar.console.print(f"done: [bold]{running[one]}[/]")
+                    bar.advance(task)
+                if failure is not None:  # those that run are kept, and no other begins
+                    left = {one for one in left if not one.cancel()}
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+        if failure is not None:
+            raise failure
 
 
 _base: VLM | None = None  # of a process of the pool

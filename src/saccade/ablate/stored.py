@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import nn
 
 from saccade.ablate.study import Course
 from saccade.config import SaccadeConfig
@@ -22,6 +21,7 @@ from saccade.model import SaccadeForConditionalGeneration
 from saccade.train.tasks import Captions, Questions
 from saccade.train.world import Pictures, StoredPatches
 from saccade.vlm import VLM
+from saccade.vlm.ledger import weights_hash
 
 ENCODED_AT_ONCE = 64
 
@@ -59,7 +59,7 @@ def cached_patches(
         folder: Where the files are.
     """
     cut = [config.image.model_dump(), config.vision.model_dump()]
-    tower = digest(base.model.model.vision_tower)
+    tower = weights_hash(base.model.model.vision_tower)
     key = json.dumps([scenes.WORLD_VERSION, tower, *cut, dict(families), count])
     stored = folder / f"patches-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if not stored.exists():
@@ -70,14 +70,6 @@ def cached_patches(
     shape = (-1, config.patches_per_view, config.vision_config.hidden_size)
     patches = np.memmap(stored / "patches", dtype=np.float16, mode="r").reshape(shape)
     return StoredPatches(patches, np.load(stored / "starts.npy"))
-
-
-def digest(module: nn.Module) -> str:
-    """SHA-256 of a module's weights in float32, wherever they lie."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        sha.update(name.encode() + tensor.float().cpu().contiguous().numpy().tobytes())
-    return sha.hexdigest()
 
 
 def _write_patches(model: SaccadeForConditionalGeneration, pictures: Pictures, folder: Path) -> None:

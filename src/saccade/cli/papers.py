@@ -12,13 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from saccade.cli.recording import stages
-from saccade.cli.shell import DeviceOption, DtypeOption, JsonOption, open_vlm, stderr, stdout
+from saccade.cli.shell import DeviceOption, DtypeOption, JsonOption, open_vlm, option_words, stderr, stdout
 from saccade.errors import ConfigError
 
 if TYPE_CHECKING:
     from saccade.evaluate.papers import Paper, Step
-
-BATCH_SIZE = 16  # what `saccade eval SET` asks at once, too
+    from saccade.vlm import VLM
 
 Scores = Mapping[str, Mapping[str, Any]]
 
@@ -37,7 +36,7 @@ def paper(
     fetch: Annotated[bool, typer.Option("--fetch", help="Download the sets that are scored here into --data.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done; needs no network.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many units of each set, to try it.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = BATCH_SIZE,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Questions at once.")] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Count samples that cannot be asked as wrong instead of stopping.")
     ] = False,
@@ -63,14 +62,15 @@ def paper(
     model = model or chosen.weights[0].hub
     if fetch and data is not None and not dry_run:
         _fetch(chosen, model, data, out)
-    asked = {"limit": limit, "batch-size": None if batch_size == BATCH_SIZE else batch_size, "device": device}
-    steps = plan(chosen, model, data, out, _options({**asked, "dtype": dtype, "skip-bad": skip_bad or None}))
+    how = {"limit": limit, "batch_size": batch_size, "skip_bad": skip_bad or None}
+    steps = plan(chosen, model, data, out, option_words({**how, "device": device, "dtype": dtype}))
     if not as_json:
         stdout().print(_overview(chosen, steps, rate))
         _tell_commands(steps)
     scores: Scores = {}
     if not dry_run and any(step.state == "here" for step in steps):
-        scores = _score(chosen, model, steps, out, limit, batch_size, skip_bad, device, dtype)
+        vlm = open_vlm(model, device, dtype)
+        scores = _score(chosen, vlm, steps, out, **{name: value for name, value in how.items() if value is not None})
     if as_json:
         told = [
             {**step.to_dict(), "seconds": step.seconds(rate) if rate else None, "score": scores.get(step.scored.column)}
@@ -83,15 +83,6 @@ def paper(
         stderr().print(_missing(steps, data, dry_run), soft_wrap=True)
 
 
-def _options(given: Mapping[str, Any]) -> list[str]:
-    """Return the options that were given as words of a command; True stands for a switch."""
-    words = []
-    for name, value in given.items():
-        if value is not None:
-            words += [f"--{name}", *([] if value is True else [str(value)])]
-    return words
-
-
 def _fetch(chosen: Paper, model: str, data: Path, out: Path) -> None:
     from saccade.evaluate.papers import fetch, plan
 
@@ -100,23 +91,12 @@ def _fetch(chosen: Paper, model: str, data: Path, out: Path) -> None:
         stderr().print(f"fetching {escape(step.scored.get[0].name)}", soft_wrap=True)
 
 
-def _score(
-    chosen: Paper,
-    model: str,
-    steps: Sequence[Step],
-    out: Path,
-    limit: int | None,
-    batch_size: int,
-    skip_bad: bool,
-    device: str | None,
-    dtype: str | None,
-) -> Scores:
+def _score(chosen: Paper, vlm: VLM, steps: Sequence[Step], out: Path, **how: Any) -> Scores:
     from saccade.evaluate.papers.score import score
 
-    vlm = open_vlm(model, device, dtype)
     with stages() as tell:
         outcomes = score(
-            vlm, chosen, steps, out, limit=limit, batch_size=batch_size, skip_bad=skip_bad,
+            vlm, chosen, steps, out, **how,
             progress=lambda step, stage, done, total: tell(f"{step.scored.column}, {stage}", done, total),
         )  # fmt: skip
         return {one.step.scored.column: one.to_dict() for one in outcomes}

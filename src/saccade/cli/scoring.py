@@ -14,7 +14,16 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from saccade.cli.recording import chosen_benchmark, make_record
-from saccade.cli.shell import DeviceOption, DtypeOption, JsonOption, ModelOption, open_vlm, progress, stdout
+from saccade.cli.shell import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    open_vlm,
+    option_words,
+    progress,
+    stdout,
+)
 from saccade.errors import ConfigError
 
 REPORT_BATCH = 64
@@ -126,20 +135,12 @@ def evaluate(
     chosen, place = chosen_benchmark(benchmark, path, names)
     settings = _given(shared | for_set)
     asked_as = {"model": model, **_given({"families": families, "device": device, "dtype": dtype}), **settings}
-    command = _command(benchmark, place, asked_as)
+    command = shlex.join(["saccade", "eval", benchmark, str(place), *option_words(asked_as)])  # but for the folder
     make_record(partial(open_vlm, model, device, dtype), chosen, place, out, as_json, command=command, **settings)
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _command(benchmark: str, path: Path, options: Mapping[str, Any]) -> str:
-    """Return what repeats a run, but for the folder of its record."""
-    words = ["saccade", "eval", benchmark, str(path)]
-    for name, value in options.items():
-        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return shlex.join(words)
 
 
 def _refuse(options: Mapping[str, Any], why: str) -> None:

@@ -6,7 +6,7 @@ import importlib
 import os
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,6 +139,15 @@ def warnings_told(*, quiet: bool = False) -> Iterator[list[str]]:
         finally:
             for sentence in [] if quiet else told:
                 stderr().print(f"[yellow]note[/]: {escape(sentence)}", soft_wrap=True, highlight=False)
+
+
+def option_words(given: Mapping[str, Any]) -> list[str]:
+    """Return options by their names in Python as words of a command: None for one left out, True for a switch."""
+    words = []
+    for name, value in given.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words
 
 
 def print_version(wanted: bool) -> None:

@@ -17,11 +17,11 @@ from saccade.errors import DataError, ImageError, PromptError, SaccadeError
 from saccade.evaluate.benchmarks.benchmark import Benchmark, Sample, Samples
 from saccade.evaluate.bootstrap import BOOTSTRAP_DRAWS
 from saccade.evaluate.conditions import ASKED, Question, conditions, render
+from saccade.evaluate.fitting import fit
 from saccade.evaluate.records import ROWS, Record, Row, write_record
 from saccade.evaluate.world import BLANK_LEVEL
 from saccade.image.transform import open_image
 from saccade.vlm import Conversation, Sampling
-from saccade.vlm.inputs import encode_prompt
 from saccade.vlm.ledger import open_ledger
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # What is wrong with a sample; any other error is about the model or the options, and ends the run.
 _OF_A_SAMPLE = (DataError, ImageError, PromptError)
+BATCH_SIZE = 16
 LENGTH = 4096  # tokens of a prompt and its answer; a decoder that holds fewer positions has its own limit
 _AHEAD = 2  # samples on their way, for each that is in work: so many pictures are held in memory
 
@@ -44,7 +45,7 @@ def evaluate(
     protocol: str | None = None,
     limit: int | None = None,
     max_new_tokens: int | None = None,
-    batch_size: int = 16,
+    batch_size: int = BATCH_SIZE,
     length: int = LENGTH,
     skip_bad: bool = False,
     command: str | None = None,
@@ -172,24 +173,15 @@ def _ask(engine: Engine, samples: Sequence[Sample], question: Question, sampling
     most = engine.vlm.model.config.image.max_pixels
     try:
         shown = [open_image(picture, most) for picture in samples[question.number].pictures]
-        room = _room(engine, question, shown)
+        talk = Conversation().ask(question.sample.prompt, shown)
+        fitted = fit(sampling, engine, talk, [picture.size for picture in shown])
     except _OF_A_SAMPLE as error:
         return _Asked(question, [], error=error)
-    blank = [Image.new("RGB", picture.size, (BLANK_LEVEL,) * 3) for picture in shown]
-    talks = [
-        Conversation().ask(question.sample.prompt, pictures) for pictures in ((shown, blank) if shown else (shown,))
-    ]
-    fewer = room if shorten and 0 < room < sampling.max_new_tokens else None
-    given = sampling if fewer is None else replace(sampling, max_new_tokens=fewer)
-    tickets = tuple(engine.submit(talk, given) for talk in talks)
+    blank = tuple(Image.new("RGB", picture.size, (BLANK_LEVEL,) * 3) for picture in shown)
+    given = fitted if shorten else sampling
+    fewer = None if given == sampling else given.max_new_tokens
+    tickets = tuple(engine.submit(one, given) for one in ((talk, replace(talk, images=blank)) if blank else (talk,)))
     return _Asked(question, [_name(picture) for picture in shown], fewer, tickets)
-
-
-def _room(engine: Engine, question: Question, shown: Sequence[Image.Image]) -> int:
-    """Return how many tokens an answer can have; 0 or less where not even the prompt fits."""
-    talk = Conversation().ask(question.sample.prompt, shown)
-    encoded = encode_prompt(talk, [picture.size for picture in shown], engine.vlm.processor)
-    return int(engine.report()["length"]) - len(encoded.input_ids)
 
 
 def _refusal(asked: _Asked, benchmark: Benchmark) -> DataError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import torch
+from torch import nn
 
 from saccade.errors import DataError
 from saccade.vlm.bulk import Row
@@ -103,8 +104,8 @@ def fingerprint(model: SaccadeForConditionalGeneration) -> str:
     return whole.hexdigest()[:16]
 
 
-def weights_hash(model: SaccadeForConditionalGeneration) -> str:
-    """Return a name for the numbers that a model's weights are, whichever dtype holds them.
+def weights_hash(model: nn.Module) -> str:
+    """Return a name for the numbers that a module's weights are, whichever dtype holds them.
 
     Half precision widens to float32 without loss, so a checkpoint keeps its name when it is loaded wider than it was
     saved; loaded narrower it has other weights. A matrix enters by the sums of its columns, its bits read as integers

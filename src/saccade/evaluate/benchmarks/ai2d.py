@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,12 @@ def _of_json(file: Path) -> Iterator[tuple[str, Mapping[str, Any], Sequence[Path
         yield where, row, [folder / pictures / name]
 
 
-def _test_names(folder: Path) -> set[str]:
+@lru_cache(maxsize=1)  # every diagram is a file, and asks for it
+def _test_names(folder: Path) -> frozenset[str]:
     place = folder / TEST
     if not place.is_file():
         raise DataError(f"{folder} has no {TEST}, which lists the diagrams of the test split: fetch it with the set")
-    return {Path(line.strip()).stem for line in text_lines(place) if line.strip()}
+    return frozenset(Path(line.strip()).stem for line in text_lines(place) if line.strip())
 
 
 def _sample(row: Row, protocol: Protocol) -> Sample:

@@ -12,9 +12,9 @@ import torch
 
 from saccade.engine import Engine, Ticket
 from saccade.errors import SaccadeWarning
+from saccade.evaluate.fitting import fit
 from saccade.image.transform import open_image
 from saccade.vlm import Answer, Conversation, EncodedImage, Sampling, load
-from saccade.vlm.inputs import encode_prompt
 
 _AHEAD = 2  # batches that wait, so that no slot stands empty while the toolkit prepares its next question
 
@@ -45,7 +45,6 @@ class Asker:
     ) -> None:
         self.vlm = load(source, device=device, dtype=dtype)
         self._engine = Engine(self.vlm, slots=at_once, length=length)
-        self._length: int = self._engine.report()["length"]
         self._ahead = _AHEAD * at_once
         self._engine.__enter__()
 
@@ -61,17 +60,15 @@ class Asker:
         """
         limit = self.vlm.model.config.image.max_pixels
         pictures = [image if isinstance(image, EncodedImage) else open_image(image, limit) for image in talk.images]
-        asked = encode_prompt(talk, [picture.size for picture in pictures], self.vlm.processor)
-        room = self._length - len(asked.input_ids)
-        if 0 < room < sampling.max_new_tokens:
+        fitted = fit(sampling, self._engine, talk, [picture.size for picture in pictures])
+        if fitted != sampling:
             warnings.warn(
                 f"an answer may take {sampling.max_new_tokens} tokens, but a question and its answer have "
-                f"{self._length} together: longer answers end there",
+                f"{self._engine.report()['length']} together: longer answers end there",
                 SaccadeWarning,
                 stacklevel=2,
             )
-            sampling = replace(sampling, max_new_tokens=room)
-        return self._engine.submit(replace(talk, images=tuple(pictures)), sampling)
+        return self._engine.submit(replace(talk, images=tuple(pictures)), fitted)
 
     def answers(self, asked: Iterable[tuple[Conversation, Sampling]]) -> Iterator[Answer]:
         """Yield the answers in the order of the questions, which are taken from `asked` little by little."""

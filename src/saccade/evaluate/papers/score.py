@@ -12,7 +12,7 @@ from saccade.evaluate.benchmarks import benchmark
 from saccade.evaluate.papers.planning import Step
 from saccade.evaluate.papers.tables import Paper
 from saccade.evaluate.records import Record
-from saccade.evaluate.run import evaluate
+from saccade.evaluate.run import BATCH_SIZE, evaluate
 
 if TYPE_CHECKING:
     from saccade.vlm import VLM
@@ -54,7 +54,7 @@ def score(
     out: Path,
     *,
     limit: int | None = None,
-    batch_size: int = 16,
+    batch_size: int = BATCH_SIZE,
     skip_bad: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Iterator[Outcome]:
