@@ -23,7 +23,7 @@ from saccade.cli import app
 from saccade.errors import ConfigError
 from saccade.train.recipes import recipe
 from saccade.train.stages import Group, Lora, Recipe, Stage
-from saccade.train.tasks import Patches, Problems, Questions, Tuning, World
+from saccade.train.tasks import Patches, Preferences, Problems, Questions, Tuning, World
 from saccade.train.trainer import assign_groups
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
@@ -154,6 +154,12 @@ def test_adapters_and_patches_are_planned() -> None:
     assert patches["trained"] == patches["parameters"], "there is nothing but the tower and its heads"
 
 
+def test_what_training_refuses_to_divide_is_not_planned_divided() -> None:
+    task = Preferences(data=(World(families=FAMILIES, rows=10),), max_length=512)
+    with pytest.raises(ConfigError, match="leave --sharded out"):
+        planned(stage(task), processes=2, sharded=True)
+
+
 def test_answers_to_a_problem_share_its_picture_and_what_is_trained_has_a_copy() -> None:
     task = Problems(data=(World(families=FAMILIES, rows=10),), max_length=512, max_new_tokens=8, generations=3)
     one = planned(stage(task, groups=(Group(pattern="language_model", lr=1e-3),), micro_batch=2))
@@ -181,12 +187,16 @@ def test_the_plan_of_a_recipe_is_a_table_or_one_object(monkeypatch: pytest.Monke
     bill = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert bill["recipe"] == "mine"
     assert bill["stages"][0]["hours"] is None
+    more = ["--set", "stages.0.steps=12", "--json"]
+    assert json.loads(CliRunner().invoke(app, [*words, *more]).stdout)["stages"][0]["steps"] == 12
     assert "GB a process" in CliRunner().invoke(app, [*words, "--rate", "1"]).stdout
     wrong = CliRunner().invoke(app, [*words, "--measure"])
     assert wrong.exit_code == 1
     assert "no use for --measure" in " ".join(wrong.output.split())
     other = CliRunner().invoke(app, ["plan", "--model", "nano", "--rate", "1"])
     assert "no use for --rate" in " ".join(other.output.split())
+    unheard = CliRunner().invoke(app, ["plan", "--set", "stages.0.steps=12"])
+    assert "no use for --set" in " ".join(unheard.output.split())
 
 
 def test_too_short_a_text_is_refused() -> None:

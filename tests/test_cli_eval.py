@@ -97,6 +97,7 @@ def test_a_set_that_cannot_be_asked_is_refused(
         (("world",), "name its folder with --out"),
         (("--protocol", "paper"), "--protocol is about a public set"),
         (("--skip-bad",), "--skip-bad is about a public set"),
+        (("pope", "nowhere", "--out", "out", "--model", "no-model"), "there is no nowhere: fetch POPE"),
         (("diff", "nowhere", "nowhere"), "nowhere holds no record"),
     ],
 )

@@ -25,7 +25,7 @@ from saccade.model import SaccadeForConditionalGeneration
 from saccade.presets import preset
 from saccade.train.lora import add_adapters
 from saccade.train.patches import PatchPretraining
-from saccade.train.processes import split
+from saccade.train.processes import check_sharding, split
 from saccade.train.rows import RowTask
 from saccade.train.stages import Recipe, Stage
 from saccade.train.tasks import Listed, Patches, Preferences, Problems, Questions, Tuning
@@ -71,7 +71,8 @@ def plan_recipe(recipe: Recipe, run: Run, on_stage: Callable[[], object] = lambd
         there are), and the FLOPs and hours of all of them.
 
     Raises:
-        ConfigError: when a step cannot be divided among the processes, the text is too short, or a group names nothing.
+        ConfigError: when a step, or the weights, cannot be divided among the processes, the text is too short, or a
+            group names nothing.
     """
     if run.text_tokens < LEAST_TEXT:
         raise ConfigError(f"{run.text_tokens} text tokens are too few for a prompt: take {LEAST_TEXT} or more")
@@ -96,6 +97,8 @@ def plan_recipe(recipe: Recipe, run: Run, on_stage: Callable[[], object] = lambd
 
 def _stage(stage: Stage, config: SaccadeConfig, run: Run, data: Path, known: dict[str, StepCost]) -> dict[str, Any]:
     part = split(stage, run.processes)
+    if run.sharded:
+        check_sharding(stage)
     views = num_views(*run.picture, config.image)
     exercise, pictures = exercise_of(stage, part.at_once, run.text_tokens, config, views)
     ways = {}

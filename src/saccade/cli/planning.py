@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from saccade.cli.shell import JsonOption, prepare_libraries, progress, stdout
+from saccade.cli.training import DataOption, SetOption, resolved
 from saccade.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from saccade.bench.ceilings import Ceilings
     from saccade.bench.plan import Question
     from saccade.config import SaccadeConfig
+    from saccade.train.stages import Recipe
 
 PLAN_MODELS = "A model inside the package, a folder, a hub id, or preset:NAME, which needs no weights."
 
@@ -46,6 +48,8 @@ def plan(
     rate: Annotated[
         float | None, typer.Option(min=0.001, help="Of a recipe: TFLOPs that a process computes in a second.")
     ] = None,
+    data: DataOption = None,
+    settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the bill before anything is loaded or runs: tokens, FLOPs, bytes, and the least possible times.
@@ -57,12 +61,13 @@ def plan(
 
     Example:  saccade plan --model nano --picture 320x240 --picture 640x480 --measure
 
-    Example:  saccade plan nano --rate 0.1
+    Example:  saccade plan flashsloth --processes 8 --sharded --rate 100 --set stages.tuning.batch=256
     """
     prepare_libraries()
     _check_options(context, of_recipe=recipe is not None)
     if recipe is not None:
-        _plan_recipe(recipe, picture or ["640x480"], text, dtype, (processes, sharded, rate), as_json)
+        found = resolved(recipe, data, None, settings)
+        _plan_recipe(found, picture or ["640x480"], text, dtype, (processes, sharded, rate), as_json)
         return
     from saccade.bench.ceilings import read_ceilings
     from saccade.bench.plan import Question, configuration, make_plan
@@ -84,24 +89,29 @@ def plan(
     _print_bill(bill)
 
 
-OF_RECIPES = ("processes", "sharded", "rate")
+OF_RECIPES = ("processes", "sharded", "rate", "data", "settings")
 OF_MODELS = ("model", "batch", "new_tokens", "ceilings", "measure", "device")
 
 
 def _check_options(context: typer.Context, *, of_recipe: bool) -> None:
     """Raise ConfigError for options that go unheard, of a recipe or of a model."""
+    words = {param.name: param.opts[0] for param in context.command.params}
     for name in OF_MODELS if of_recipe else OF_RECIPES:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             planned = "recipe" if of_recipe else "model"
-            raise ConfigError(f"the plan of a {planned} has no use for --{name.replace('_', '-')}: leave it out")
+            raise ConfigError(f"the plan of a {planned} has no use for {words[name]}: leave it out")
 
 
 def _plan_recipe(
-    name: str, pictures: Sequence[str], text: int, dtype: str, shared: tuple[int, bool, float | None], as_json: bool
+    recipe: Recipe,
+    pictures: Sequence[str],
+    text: int,
+    dtype: str,
+    shared: tuple[int, bool, float | None],
+    as_json: bool,
 ) -> None:
     from saccade.bench.recipe_plan import Run, plan_recipe
-    from saccade.train.recipes import recipe as named
     from saccade.vlm import parse_dtype
 
     number = parse_dtype(dtype)
@@ -111,10 +121,9 @@ def _plan_recipe(
     size = to_size(pictures[0])
     processes, sharded, rate = shared
     run = Run(size, text, processes, sharded, number, None if rate is None else rate * 1e12)
-    found = named(name)
     with progress() as bar:
-        task = bar.add_task("tracing", total=len(found.stages))
-        bill = plan_recipe(found, run, lambda: bar.advance(task))
+        task = bar.add_task("tracing", total=len(recipe.stages))
+        bill = plan_recipe(recipe, run, lambda: bar.advance(task))
     if as_json:
         typer.echo(json.dumps(bill))
         return

@@ -62,6 +62,7 @@ def make_record(
     """
     from saccade.evaluate.run import evaluate
 
+    benchmark.check(path)  # before a large model is loaded for nothing
     vlm = load()
     with stages() as tell:
         record = evaluate(vlm, benchmark, path, out, progress=tell, **options)

@@ -49,15 +49,16 @@ def join_processes(stages: Sequence[Stage], *, sharded: bool = False, compiled: 
     for stage in stages:
         split(stage, processes.num_processes)
         if sharded:
-            _check_sharding(stage)
+            if not torch.distributed.is_initialized():
+                raise ConfigError(
+                    "--sharded divides the weights among processes, but there is one: start several with torchrun"
+                )
+            check_sharding(stage)
     return processes
 
 
-def _check_sharding(stage: Stage) -> None:
-    if not torch.distributed.is_initialized():
-        raise ConfigError(
-            "--sharded divides the weights among processes, but there is one: start several with torchrun"
-        )
+def check_sharding(stage: Stage) -> None:
+    """Raise ConfigError for a stage whose weights cannot be divided."""
     if isinstance(stage.task, Preferences | Problems):
         raise ConfigError(
             f"stage {stage.name} ({stage.task.kind}) also asks the model as it was before, which is not sharded: leave "

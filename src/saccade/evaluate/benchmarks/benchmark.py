@@ -148,6 +148,7 @@ class Benchmark:
         summarize: Judgments of samples to scores, the headline first: fractions, or points where the set is published
             in points. A sample may come more than once, as a bootstrap draws it.
         full: What a perfect model scores in the headline.
+        check: Raises DataError, before anything is read, where no file of the set is at a path.
     """
 
     name: str
@@ -159,6 +160,7 @@ class Benchmark:
     judge: Judge
     summarize: Summary
     full: float = 1
+    check: Callable[[Path], object] = lambda path: path
 
 
 def described(name: str, reader: Reader, judge: Judge, summarize: Summary) -> Benchmark:
@@ -178,7 +180,16 @@ def described(name: str, reader: Reader, judge: Judge, summarize: Summary) -> Be
         return samples
 
     return Benchmark(
-        name, about.title, about.source, about.formats, about.protocols, read, judge, summarize, about.full
+        name=name,
+        title=about.title,
+        source=about.source,
+        formats=about.formats,
+        protocols=about.protocols,
+        read=read,
+        judge=judge,
+        summarize=summarize,
+        full=about.full,
+        check=lambda path: _files(path, about),
     )
 
 
