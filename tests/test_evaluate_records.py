@@ -189,3 +189,12 @@ def test_weights_have_one_name_in_every_dtype_that_holds_them() -> None:
         next(vlm.model.parameters()).view(-1)[0] += 1
     assert weights_hash(vlm.model) != rounded
     assert fingerprint(vlm.model) != whole
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_weights_in_another_order_have_another_name(side: int) -> None:
+    layer = torch.nn.Linear(3, 4)
+    name = weights_hash(layer)
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight.flip(side))
+    assert weights_hash(layer) != name

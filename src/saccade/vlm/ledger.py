@@ -108,15 +108,18 @@ def weights_hash(model: nn.Module) -> str:
     """Return a name for the numbers that a module's weights are, whichever dtype holds them.
 
     Half precision widens to float32 without loss, so a checkpoint keeps its name when it is loaded wider than it was
-    saved; loaded narrower it has other weights. A matrix enters by the sums of its columns, its bits read as integers
-    that overflow: exact, the same on every device, and as quick as reading the memory once.
+    saved; loaded narrower it has other weights. A matrix enters by the sums of its columns and of its rows, so that it
+    is another one when either change places; its bits are read as integers that overflow: exact, the same on every
+    device, and nearly as quick as reading the memory.
     """
     whole = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         tensor = tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
         bits = tensor.view(_INTEGERS[tensor.element_size()])
-        sums = bits.sum(0, dtype=bits.dtype) if bits.ndim > 1 else bits
-        whole.update(f"{name} {list(tensor.shape)}\n".encode() + sums.cpu().numpy().tobytes())
+        sums = [bits.flatten(1).sum(side, dtype=bits.dtype) for side in (0, 1)] if bits.ndim > 1 else [bits]
+        whole.update(f"{name} {list(tensor.shape)}\n".encode())
+        for numbers in sums:
+            whole.update(numbers.cpu().numpy().tobytes())
     return whole.hexdigest()
 
 
