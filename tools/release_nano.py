@@ -44,7 +44,7 @@ SHAPES = {
 CARD = """# {name}
 
 {shape}
-It ships with the package: {description}. It was trained on pictures that the
+It ships with the package, {description}. It was trained on pictures that the
 package renders, and never saw a photograph. Asked about anything else it will still answer, wrongly; the tables below
 name every kind of question that it was taught.
 

@@ -12,6 +12,7 @@ PAGES = {"pages": 0.45, "practice": 0.2, "objects": 0.1, "digits": 0.08, "clutte
 OPTIMIZER: dict[str, Any] = {"weight_decay": 0.05, "betas": (0.9, 0.98)}
 ALL_BUT_TOWER_AND_QUERY = "compressor|multi_modal_projector|language_model|lm_head"
 ASKED: dict[str, Any] = {"questions": 5, "turns": 3, "where": 0.6}
+ASKED_LATE = ASKED | {"where": 0.3}
 AMONG_OTHERS: dict[str, Any] = {"second_picture": 0.06, "small_talk": 0.06}
 NANO_QUESTIONS = Questions(
     families=WORLD,
@@ -24,14 +25,14 @@ NANO_CLOSER = Questions(
     families={"objects": 0.25, "digits": 0.33, "text": 0.3, "clutter": 0.06, "charts": 0.06},
     emphasis={"nearest": 6.0, "count": 2.5, "number": 3.0, "word": 2.0, "difference": 2.0},
     describe=0.02,
-    **ASKED,
+    **ASKED_LATE,
     **AMONG_OTHERS,
 )
 SMALL_PRINT = Questions(
-    families={"text": 0.5, "objects": 0.3, "digits": 0.2},
-    emphasis={type: times for type, times in NANO_QUESTIONS.emphasis.items() if type != "value"},
-    describe=0.1,
-    **ASKED,
+    families={"text": 0.6, "objects": 0.2, "digits": 0.2},
+    emphasis={"side": 1.5, "nearest": 4.0, "count": 2.0, "number": 4.0, "word": 2.0},
+    describe=0.05,
+    **ASKED_LATE,
     **AMONG_OTHERS,
 )
 
@@ -77,7 +78,7 @@ def nano_hd() -> Recipe:
             "base": "nano",
             "parent": "nano",
             "description": "a tiny model of the rendered world: it knows colored shapes, digits and small print",
-            "stages": (_questions("questions", 2000, SMALL_PRINT, lr=5e-4, tower_lr=1e-4),),
+            "stages": (_questions("questions", 1800, SMALL_PRINT, lr=5e-4, tower_lr=1e-4),),
         }
     )
 
