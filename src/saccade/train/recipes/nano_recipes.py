@@ -35,6 +35,12 @@ SMALL_PRINT = Questions(
     **ASKED_LATE,
     **AMONG_OTHERS,
 )
+SMALLER_PRINT = SMALL_PRINT.model_copy(
+    update={
+        "families": {"text": 0.76, "objects": 0.12, "digits": 0.12},
+        "emphasis": {"side": 1.5, "nearest": 4.0, "count": 2.0, "number": 6.0, "word": 2.5},
+    }
+)
 
 
 def nano() -> Recipe:
@@ -45,7 +51,7 @@ def nano() -> Recipe:
     never looks through them. So it begins with questions, about one family, until the queries point. The last stage
     asks more of what is learned late: numbers and words, letter by letter, and who is nearest to whom. The tower learns
     along in it, as in HD: which place in its word a letter has is nothing that the patch labels asked for. It does so
-    at a tenth of the others' rate: at a fourth, what the labels taught it about neighbors wears off.
+    at a tenth of the others' rate: at three tenths, what the labels taught it about neighbors wears off.
     """
     return Recipe(
         name="nano",
@@ -68,7 +74,8 @@ def nano() -> Recipe:
 def nano_hd() -> Recipe:
     """Nano on pictures as a thumbnail and four tiles: its weights, taught signs, the tower trained with the rest.
 
-    The paper says that HD unfreezes the tower; the reference's tower never gets a gradient. Here it does.
+    The paper says that HD unfreezes the tower; the reference's tower never gets a gradient. Here it does. The second
+    stage asks still more of signs, and most of numbers: their digits are learned last.
     """
     parent = nano()
     return parent.model_copy(
@@ -78,7 +85,10 @@ def nano_hd() -> Recipe:
             "base": "nano",
             "parent": "nano",
             "description": "a tiny model of the rendered world: it knows colored shapes, digits and small print",
-            "stages": (_questions("questions", 1800, SMALL_PRINT, lr=5e-4, tower_lr=1e-4),),
+            "stages": (
+                _questions("questions", 1800, SMALL_PRINT, lr=5e-4, tower_lr=1e-4),
+                _questions("closer", 1100, SMALLER_PRINT, lr=4e-4, tower_lr=1e-4),
+            ),
         }
     )
 
