@@ -88,6 +88,7 @@ $(TOOLKITS)/%/.ready: tests/bridges/%.txt pyproject.toml
 	@! grep -q '^torchvision$$' $< || $(TOOLKITS)/$*/bin/python -c 'import torchvision' 2>/dev/null || { \
 	  echo "torch came from another place than torchvision: installing both from the registry"; \
 	  $(TOOLKITS)/$*/bin/python -m pip uninstall --quiet --yes torch torchvision; \
-	  PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= $(TOOLKITS)/$*/bin/python -m pip install --quiet --editable . --requirement $<; }
+	  PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= $(TOOLKITS)/$*/bin/python -m pip install --quiet --editable . --requirement $< && \
+	  $(TOOLKITS)/$*/bin/python -c 'import torchvision'; }
 	$(TOOLKITS)/$*/bin/python -m pip install --quiet --no-deps $$(sed -n 's/^# toolkit: //p' $<)
 	@touch $@

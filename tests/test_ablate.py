@@ -369,26 +369,34 @@ def test_cells_run_side_by_side_on_patches_computed_once(tmp_path, base):
     assert "SAP + EmbQ" in page.read_text()
 
 
-def test_a_cell_that_fails_loses_none_that_runs_beside_it(base, monkeypatch, tmp_path):
-    began, failed = Event(), Event()
+def test_a_cell_that_fails_loses_none_that_runs_beside_it_and_no_other_begins(base, monkeypatch, tmp_path):
+    began, told = Event(), Event()
+    ran = []
 
-    def run(ran, cache):
-        if ran.variant == "SAP":
+    def run(one, cache):
+        ran.append(one.variant)
+        if one.variant == "SAP":
             assert began.wait(10)
-            failed.set()
             raise ConfigError("no more")
         began.set()
-        assert failed.wait(10)
-        return {"of": ran.variant}
+        assert told.wait(10)
+        return {"of": one.variant}
+
+    class Told(StringIO):
+        def write(self, text):
+            if "no more" in text:
+                told.set()
+            return super().write(text)
 
     monkeypatch.setattr(pool, "ProcessPoolExecutor", lambda jobs, *_: ThreadPoolExecutor(jobs))
     monkeypatch.setattr(pool, "course_patches", lambda *_: {})
     monkeypatch.setattr(pool, "_run", run)
-    cells = [pool.Cell(TABLE3, variant, 0) for variant in ("SAP", "SAP + EmbQ")]
-    ended = pool.run_cells(cells, base, tmp_path, 2, Console(file=StringIO()))
+    cells = [pool.Cell(TABLE3, variant, seed) for seed in (0, 1, 2) for variant in ("SAP", "SAP + EmbQ")]
+    ended = pool.run_cells(cells, base, tmp_path, 2, Console(file=Told()))
     assert next(ended) == (cells[1], {"of": "SAP + EmbQ"})
     with pytest.raises(ConfigError, match="no more"):
         next(ended)
+    assert sorted(ran) == ["SAP", "SAP + EmbQ"]
 
 
 def test_where_queries_look_is_scored_if_there_are_any(base, monkeypatch):

@@ -102,7 +102,7 @@ def run_cell(study: Study, variant: str, seed: int, base: VLM, cache: Path) -> d
         "queries": model.config.prompt.num_queries,
         "parameters": model.num_parameters(),
         "base": base.name,
-        "tower_sha256": weights_hash(base.model.model.vision_tower),
+        "tower": weights_hash(base.model.model.vision_tower),
         **made_with(),
         "threads": torch.get_num_threads(),
         "seconds": round(time.perf_counter() - began, 1),

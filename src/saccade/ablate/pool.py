@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from saccade.ablate.cell import run_cell
@@ -44,6 +46,10 @@ def run_cells(
         cache: Folder for the patches of the training pictures.
         jobs: How many run at once. Of several, each is a process of one thread, which shows no progress of its own.
         console: Where progress is shown.
+
+    Raises:
+        Exception: the first that a cell raised. Of several jobs, those that already run are waited for and yielded
+            first, and no other begins; if one of them fails too, that is printed.
     """
     if jobs == 1:
         for done, cell in enumerate(cells):
@@ -58,22 +64,25 @@ def run_cells(
         ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (base,)) as pool,
     ):
         task = bar.add_task("cells", total=len(cells))
-        running: dict[Future[dict[str, Any]], Cell] = {pool.submit(_run, cell, cache): cell for cell in cells}
-        left, failure = set(running), None
-        try:
-            while left:
-                ended, left = wait(left, return_when=FIRST_COMPLETED)
-                for one in ended:
-                    if (error := one.exception()) is not None:
-                        failure = failure or error
-                        continue
-                    yield running[one], one.result()
-                    bar.console.print(f"done: [bold]{running[one]}[/]")
+        waiting, failure = iter(cells), None
+        running: dict[Future[dict[str, Any]], Cell] = {}
+
+        def begin(most: int) -> None:  # no more than can run: what a pool has taken in cannot be taken back
+            running.update({pool.submit(_run, cell, cache): cell for cell in islice(waiting, most)})
+
+        begin(jobs)
+        while running:
+            for one in wait(running, return_when=FIRST_COMPLETED).done:
+                cell = running.pop(one)
+                if (error := one.exception()) is None:
+                    yield cell, one.result()
+                    bar.console.print(f"done: [bold]{cell}[/]")
                     bar.advance(task)
-                if failure is not None:  # those that run are kept, and no other begins
-                    left = {one for one in left if not one.cancel()}
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+                else:
+                    bar.console.print(f"failed: [bold]{cell}[/]: {escape(str(error))}")
+                    failure = failure or error
+            if failure is None:
+                begin(jobs - len(running))
         if failure is not None:
             raise failure
 

@@ -20,7 +20,7 @@ from saccade.evaluate.bootstrap import intervals
 from saccade.evaluate.conditions import digest
 
 RECORD, ROWS = "record.json", "samples.jsonl"
-FORMAT = 1
+FORMAT = 2
 _DIGITS = 4
 
 Row = dict[str, Any]

@@ -108,9 +108,9 @@ def weights_hash(model: nn.Module) -> str:
     """Return a name for the numbers that a module's weights are, whichever dtype holds them.
 
     Half precision widens to float32 without loss, so a checkpoint keeps its name when it is loaded wider than it was
-    saved; loaded narrower it has other weights. A matrix enters by the sums of its columns and of its rows, so that it
-    is another one when either change places; its bits are read as integers that overflow: exact, the same on every
-    device, and nearly as quick as reading the memory.
+    saved; loaded narrower it has other weights. A matrix enters by the sums of its columns and of its rows, its bits
+    read as integers that overflow: the same on every device, and nearly as quick as reading the memory. It tells apart
+    what training, casting and reordering make of weights; whoever wants to can make two matrices with the same sums.
     """
     whole = hashlib.sha256()
     for name, tensor in model.state_dict().items():
