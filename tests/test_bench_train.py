@@ -160,6 +160,11 @@ def test_what_training_refuses_to_divide_is_not_planned_divided() -> None:
         planned(stage(task), processes=2, sharded=True)
 
 
+def test_one_process_has_nobody_to_share_with() -> None:
+    with pytest.raises(ConfigError, match="say --processes too"):
+        planned(stage(Questions(families={"objects": 1.0})), sharded=True)
+
+
 def test_answers_to_a_problem_share_its_picture_and_what_is_trained_has_a_copy() -> None:
     task = Problems(data=(World(families=FAMILIES, rows=10),), max_length=512, max_new_tokens=8, generations=3)
     one = planned(stage(task, groups=(Group(pattern="language_model", lr=1e-3),), micro_batch=2))

@@ -269,6 +269,10 @@ def test_ai2d(tmp_path: Path, form: str) -> None:
     assert judged(ai2d, samples, ["B. nose"]) == {"accuracy": 1}
     assert judged(ai2d, samples, ["nose"]) == {"accuracy": 0}
     assert judged(ai2d, ai2d.read(tmp_path, "flashvl"), ["nose"]) == {"accuracy": 1}
+    if form == "authors":
+        put(tmp_path / "ai2d_test_ids.csv", "2\n")
+        with pytest.raises(DataError, match="no question"):
+            ai2d.read(tmp_path, "flashsloth")  # the list is read again
 
 
 @pytest.mark.parametrize("form", ["hub", "authors"])

@@ -239,4 +239,8 @@ def test_what_lies_here_is_scored_beside_the_paper(tmp_path: Path) -> None:
     assert told(*words) == first
     shown = CliRunner().invoke(app, ["eval", "paper", *words], env={"COLUMNS": "220"})
     assert "6 of 9,000" in shown.output
+    (tmp_path / "sets" / "mme").mkdir()
+    refused = CliRunner().invoke(app, ["eval", "paper", *words, "--model", str(tmp_path / "none")])
+    assert refused.exit_code == 1
+    assert "mme" in refused.output, "said before the model is looked for"
     assert "86.3" in shown.output

@@ -68,6 +68,11 @@ Files: `docs/results/{name}_test.json`, `docs/results/{name}_shifted.json`; comm
 """
 
 
+def released() -> list[str]:
+    """The models that are in the package, in the order of SHAPES."""
+    return [name for name in SHAPES if (RESULTS / f"{name}_run.json").is_file()]
+
+
 def table(report: dict[str, Any]) -> str:
     """A Markdown table of one report."""
     lines = ["| family | type | accuracy | blank | n |", "|---|---|---|---|---|"]

@@ -26,15 +26,28 @@ RESULTS = REPO / "docs" / "results"
 MARKED = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def nano_scores(split: str) -> str:
-    """Nano's accuracy on a split of the rendered world, beside what it scores when the picture is blanked."""
-    report = _result(f"nano_{split}")
+def world_scores(model: str, split: str) -> str:
+    """A bundled model's accuracy on a split of the rendered world, beside what it scores with the picture blanked."""
+    report = _result(f"{model}_{split}")
     rows = []
     for family, score in report["families"].items():
         low, high = score["interval"]
         cells = [f"{score['accuracy']:.1%}", f"{low:.1%} to {high:.1%}", f"{score['blank_accuracy']:.1%}"]
         rows.append([family, *cells, f"{score['n']:,}"])
     return table(("family", "right", "95 % interval", "blanked", "questions"), rows)
+
+
+def text_by_size() -> str:
+    """What each bundled model reads of signs, by what is asked and the size of the glyphs."""
+    models = [name for name in release_nano.released() if "text" in _result(f"{name}_test")["families"]]
+    found = {name: _result(f"{name}_test")["families"]["text"]["forms"] for name in models}
+    rows = []
+    for kind in ("color", "word", "number"):
+        for size in ("large", "medium", "small"):
+            forms = [found[name][f"{kind}.{size}"] for name in models]
+            right = [f"{form['accuracy']:.1%}" for form in forms]
+            rows.append([kind, size, *right, str(forms[0]["n"])])
+    return table(("asked", "glyphs", *models, "questions"), rows)
 
 
 def nano_pointing() -> str:
@@ -75,8 +88,10 @@ def attention() -> str:
 
 
 SPANS: dict[str, Callable[[], str]] = {
-    "nano-test": lambda: nano_scores("test"),
-    "nano-shifted": lambda: nano_scores("shifted"),
+    "nano-test": lambda: world_scores("nano", "test"),
+    "nano-shifted": lambda: world_scores("nano", "shifted"),
+    "nano_hd-test": lambda: world_scores("nano_hd", "test"),
+    "text-by-size": text_by_size,
     "nano-pointing": nano_pointing,
     "fast-pixels": fast_pixels,
     "attention": attention,
@@ -98,7 +113,7 @@ def pages() -> Iterator[tuple[Path, str]]:
         docs / "papers.md": write_papers.to_markdown,
     }
     yield from ((page, write()) for page, write in whole.items())
-    yield release_nano.ASSETS / "nano" / "README.md", release_nano.card("nano")
+    yield from ((release_nano.ASSETS / name / "README.md", release_nano.card(name)) for name in release_nano.released())
     for page in sorted({REPO / "README.md", *docs.glob("*.md")} - whole.keys()):
         text = page.read_text(encoding="utf-8")
         yield page, fill(write_speed.render(text, write_speed.RESULTS))

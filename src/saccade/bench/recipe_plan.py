@@ -76,6 +76,8 @@ def plan_recipe(recipe: Recipe, run: Run, on_stage: Callable[[], object] = lambd
     """
     if run.text_tokens < LEAST_TEXT:
         raise ConfigError(f"{run.text_tokens} text tokens are too few for a prompt: take {LEAST_TEXT} or more")
+    if run.sharded and run.processes == 1:
+        raise ConfigError("--sharded divides the weights among processes, but there is one: say --processes too")
     config = configuration(recipe.base) if recipe.preset is None and recipe.base else preset(str(recipe.preset))
     stages = []
     known: dict[str, StepCost] = {}

@@ -69,6 +69,7 @@ def paper(
         _tell_commands(steps)
     scores: Scores = {}
     if not dry_run and any(step.state == "here" for step in steps):
+        _check_copies(steps)
         vlm = open_vlm(model, device, dtype)
         scores = _score(chosen, vlm, steps, out, **{name: value for name, value in how.items() if value is not None})
     if as_json:
@@ -89,6 +90,15 @@ def _fetch(chosen: Paper, model: str, data: Path, out: Path) -> None:
     data.mkdir(parents=True, exist_ok=True)
     for step in fetch(plan(chosen, model, data, out), data):
         stderr().print(f"fetching {escape(step.scored.get[0].name)}", soft_wrap=True)
+
+
+def _check_copies(steps: Sequence[Step]) -> None:
+    """Raise DataError for a local copy without a file of its set, before a large model is loaded for nothing."""
+    from saccade.evaluate.benchmarks import benchmark
+
+    for step in steps:
+        if step.copy is not None:
+            benchmark(str(step.scored.set)).check(step.copy)
 
 
 def _score(chosen: Paper, vlm: VLM, steps: Sequence[Step], out: Path, **how: Any) -> Scores:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,16 @@ COLUMNS = ("question", "options", "answer")
 TEST = "ai2d_test_ids.csv"
 
 
-def _of_json(file: Path) -> Iterator[tuple[str, Mapping[str, Any], Sequence[Path]]]:
-    """Yield the questions about one diagram, if it is one of the test split.
+def _of_json(
+    test_names: Callable[[Path], frozenset[str]], file: Path
+) -> Iterator[tuple[str, Mapping[str, Any], Sequence[Path]]]:
+    """Yield the questions about one diagram, if it is one of the test split, whose names `test_names` reads.
 
     Where a question calls parts by letters, its picture is the one in which letters replace the words.
     """
     held, folder = json_object(file), file.parent.parent
     name = str(held.get("imageName"))
-    if Path(name).stem not in _test_names(folder):
+    if Path(name).stem not in test_names(folder):
         return
     questions = held.get("questions")
     if not isinstance(questions, dict):
@@ -50,7 +52,6 @@ def _of_json(file: Path) -> Iterator[tuple[str, Mapping[str, Any], Sequence[Path
         yield where, row, [folder / pictures / name]
 
 
-@lru_cache(maxsize=1)  # every diagram is a file, and asks for it
 def _test_names(folder: Path) -> frozenset[str]:
     place = folder / TEST
     if not place.is_file():
@@ -70,7 +71,8 @@ def _sample(row: Row, protocol: Protocol) -> Sample:
 
 
 def _read(files: Sequence[Path], protocol: Protocol) -> Samples:
-    return Samples((_sample(row, protocol), row.picture) for row in open_rows(files, COLUMNS, _of_json))
+    of_json = partial(_of_json, cache(_test_names))  # every diagram is a file, and asks for the names
+    return Samples((_sample(row, protocol), row.picture) for row in open_rows(files, COLUMNS, of_json))
 
 
 AI2D = described("ai2d", _read, letter_judge(leading_letter), mean_by_group("accuracy"))
