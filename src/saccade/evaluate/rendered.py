@@ -10,8 +10,7 @@ from typing import Any
 
 from saccade.data import scenes
 from saccade.data.scenes.scene import Pixels
-from saccade.errors import DataError
-from saccade.evaluate.benchmarks import BENCHMARKS
+from saccade.evaluate.benchmarks import BENCHMARKS, benchmark
 from saccade.evaluate.benchmarks.benchmark import Benchmark, Judgment, Protocol, Sample, Samples, find_protocol
 from saccade.evaluate.world import MAX_NEW_TOKENS, is_right, items
 
@@ -21,10 +20,7 @@ HEADLINE = "accuracy"
 
 def any_benchmark(name: str) -> Benchmark:
     """Return the rendered world or a public set by its word; raises DataError where none has it."""
-    known = {WORLD: rendered_world(), **BENCHMARKS}
-    if name not in known:
-        raise DataError(f"there is no set {name!r}: choose one of {', '.join(known)}")
-    return known[name]
+    return benchmark(name, {WORLD: rendered_world(), **BENCHMARKS})
 
 
 def rendered_world(families: Sequence[str] = scenes.FAMILIES) -> Benchmark:

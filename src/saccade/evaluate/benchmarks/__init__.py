@@ -21,11 +21,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 }
 
 
-def benchmark(name: str) -> Benchmark:
-    """Return the set of a name; raises DataError where none has it."""
-    if name not in BENCHMARKS:
-        raise DataError(f"there is no set {name!r}: choose one of {', '.join(BENCHMARKS)}")
-    return BENCHMARKS[name]
+def benchmark(name: str, known: Mapping[str, Benchmark] = BENCHMARKS) -> Benchmark:
+    """Return the set of a name among those known; raises DataError where none has it."""
+    if name not in known:
+        raise DataError(f"there is no set {name!r}: choose one of {', '.join(known)}")
+    return known[name]
 
 
 __all__ = ["BENCHMARKS", "Benchmark", "Judgment", "Protocol", "Sample", "Samples", "benchmark"]
