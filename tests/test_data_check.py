@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from helpers_vlm import byte_tokenizer, tiny_config
+from llava_talks import SHOWN, TALK
 from saccade.cli import app
 from saccade.config import ImageConfig
 from saccade.data.check import CHUNK, check_rows, find_bad, measure, picture_sizes, spread_samples
@@ -23,8 +24,7 @@ from saccade.prompt import Turn, render_plain
 from saccade.prompt.encode import IGNORE
 
 ASKED = Turn("user", "What?", images=1)
-TEXT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
-SHOWN = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "a cat"}]
+TEXT = {"conversations": TALK}
 
 
 @pytest.fixture(scope="module")
