@@ -275,7 +275,7 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(spoiled: Path) -> None:
     tokenizer = base_tokenizer()
     tokenizer.add_tokens(["surplus"])
     tokenizer.save_pretrained(spoiled)
-    with pytest.raises(CheckpointError, match=r"gives <query> the id 291, but the weights know it as 290"):
+    with pytest.raises(CheckpointError, match=r"gives <query> the id 291, but the model knows it as 290"):
         open_checkpoint(spoiled, **SMALL)
 
 

@@ -213,7 +213,7 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(references: dict[str, Refe
     content = json.loads(path.read_text())
     content["added_tokens_decoder"]["259"] = {"content": "<|surplus|>", "special": True}
     path.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match="gives <image> the id 260, but the weights know it as 259"):
+    with pytest.raises(CheckpointError, match="gives <image> the id 260, but the model knows it as 259"):
         open_checkpoint(folder, **SMALL)
 
 

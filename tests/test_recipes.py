@@ -183,7 +183,7 @@ def test_placeholders_get_the_ids_that_the_preset_knows() -> None:
     tokenizer = open_checkpoint("nano")[1].tokenizer
     assert with_placeholders(tokenizer, config).get_vocab()["<learnable>"] == config.query_token_id
     config.image_token_id = 5
-    with pytest.raises(ConfigError, match="the id 1, but the recipe's model knows it as 5"):
+    with pytest.raises(ConfigError, match="the id 1, but the model knows it as 5"):
         with_placeholders(tokenizer, config)
 
 
@@ -225,7 +225,7 @@ def test_a_tokenizer_of_ones_own_knows_the_placeholders(tmp_path: Path) -> None:
     vocabulary = {"[UNK]": 0, "a": 1}
     other = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(vocabulary, "[UNK]")), unk_token="[UNK]")
     other.save_pretrained(tmp_path / "other")
-    with pytest.raises(ConfigError, match="but the recipe's model knows it as"):
+    with pytest.raises(ConfigError, match="but the model knows it as"):
         start_model(finetune.model_copy(update={"tokenizer": str(tmp_path / "other")}))
 
 

@@ -21,10 +21,11 @@ from saccade.checkpoint.layouts import Layout, find_layout
 from saccade.checkpoint.quiet import quiet
 from saccade.checkpoint.table import Table
 from saccade.config import SaccadeConfig
-from saccade.errors import CheckpointError, SaccadeError
+from saccade.errors import CheckpointError, ConfigError, SaccadeError
 from saccade.image.processor import SaccadeProcessor, build_processor
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.prompt.encode import token_id
+from saccade.prompt.placeholders import add_placeholders
 
 LAYOUTS: tuple[Layout, ...] = (FLASHSLOTH, *FLASHVL)
 
@@ -154,8 +155,7 @@ def _released_tokenizer(folder: Path, config: SaccadeConfig, stops: Sequence[str
     """Return the tokenizer of a released folder with the tokens of the template in their places.
 
     The query token and the end of an answer are normally there; the picture placeholder never is, because the
-    references add it when they run, or split prompts at its spelling. What is missing is appended in the order in which
-    they add it, then checked.
+    references add it when they run, or split prompts at its spelling.
     """
     with _reading("tokenizer", folder):
         # The tokenizer's files name its class; an empty configuration keeps transformers from reading the foreign one.
@@ -166,17 +166,11 @@ def _released_tokenizer(folder: Path, config: SaccadeConfig, stops: Sequence[str
             f"the tokenizer in {folder} does not know {listed(unknown)}, which ends an answer: use the tokenizer files "
             "of the release"
         )
-    prompt: Any = config.prompt
-    for token in filter(None, (prompt.query_token, prompt.assistant_end, prompt.image_token)):
-        tokenizer.add_tokens([token], special_tokens=True)
-    for token, wanted in ((prompt.query_token, config.query_token_id), (prompt.image_token, config.image_token_id)):
-        found = None if token is None else tokenizer.convert_tokens_to_ids(token)
-        if found != wanted:
-            raise CheckpointError(
-                f"the tokenizer in {folder} gives {token} the id {found}, but the weights know it as {wanted}: use the "
-                "tokenizer files of the release"
-            )
-    tokenizer.eos_token = prompt.assistant_end
+    try:
+        add_placeholders(tokenizer, config)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    tokenizer.eos_token = config.prompt.assistant_end
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token
     return tokenizer

@@ -12,6 +12,7 @@ from saccade.config import SaccadeConfig
 from saccade.errors import CheckpointError, ConfigError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.presets import preset
+from saccade.prompt.placeholders import add_placeholders
 from saccade.train.stages import Recipe
 from saccade.vlm import load
 
@@ -60,24 +61,12 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 
 
 def with_placeholders(tokenizer: PreTrainedTokenizerBase, config: SaccadeConfig) -> PreTrainedTokenizerBase:
-    """Return a tokenizer with the tokens that stand for queries and pictures, and the one that ends an answer.
-
-    What a decoder's own tokenizer does not know is appended in the order in which the papers' code adds it.
+    """Return a tokenizer with a model's placeholders, and with what rows are padded with.
 
     Raises:
-        ConfigError: when a placeholder then has another id than the model knows it by.
+        ConfigError: when a placeholder has another id than the model knows it by.
     """
-    prompt = config.prompt
-    for token in (prompt.query_token, prompt.assistant_end, prompt.image_token):
-        if token is not None and token not in tokenizer.get_vocab():
-            tokenizer.add_tokens([token], special_tokens=True)
-    for token, wanted in ((prompt.query_token, config.query_token_id), (prompt.image_token, config.image_token_id)):
-        found = None if token is None else tokenizer.convert_tokens_to_ids(token)
-        if found != wanted:
-            raise ConfigError(
-                f"the tokenizer gives {token} the id {found}, but the recipe's model knows it as {wanted}: name the "
-                "tokenizer of its decoder"
-            )
+    add_placeholders(tokenizer, config)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = config.text_config.pad_token_id
     return tokenizer
