@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from published_sets import picture, put
 from saccade.bench import table1
 from saccade.cli import app
 from saccade.errors import ConfigError, DataError
@@ -244,3 +245,18 @@ def test_what_lies_here_is_scored_beside_the_paper(tmp_path: Path) -> None:
     assert refused.exit_code == 1
     assert "mme" in refused.output, "said before the model is looked for"
     assert "86.3" in shown.output
+
+
+def test_answers_without_the_papers_room_are_told(tmp_path: Path) -> None:
+    row = {"question_id": 7, "image_id": "i", "question": "What color is the circle?", "answers": ["red"] * 10}
+    put(tmp_path / "sets/textvqa/TextVQA_0.5.1_val.json", {"data": [row]})
+    put(tmp_path / "sets/textvqa/train_images/i.jpg", picture(3))
+    words = ["--data", tmp_path / "sets", "--out", tmp_path / "records", "--model", "nano"]
+    shown = CliRunner().invoke(app, ["eval", "paper", "flashsloth", *map(str, words)], env={"COLUMNS": "220"})
+    assert shown.exit_code == 0, shown.output
+    header = load_record(tmp_path / "records" / "textvqa").header
+    assert (header["shortened"], header["decoding"]["max_new_tokens"]) == (1, 2000)
+    assert (
+        f"1 answers had room for fewer than 2000 tokens, since {header['decoding']['length']} are all that a question "
+        f"and its answer may take: {tmp_path}/records/textvqa"
+    ) in shown.output

@@ -11,15 +11,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from saccade.cli.recording import stages
+from saccade.cli.recording import in_words, stages
 from saccade.cli.shell import DeviceOption, DtypeOption, JsonOption, open_vlm, option_words, stderr, stdout
 from saccade.errors import ConfigError
 
 if TYPE_CHECKING:
     from saccade.evaluate.papers import Paper, Step
+    from saccade.evaluate.papers.score import Outcome
     from saccade.vlm import VLM
 
-Scores = Mapping[str, Mapping[str, Any]]
+Outcomes = Mapping[str, "Outcome"]
 
 
 def paper(
@@ -67,19 +68,18 @@ def paper(
     if not as_json:
         stdout().print(_overview(chosen, steps, rate))
         _tell_commands(steps)
-    scores: Scores = {}
+    outcomes: Outcomes = {}
     if not dry_run and any(step.state == "here" for step in steps):
         _check_copies(steps)
         vlm = open_vlm(model, device, dtype)
-        scores = _score(chosen, vlm, steps, out, **{name: value for name, value in how.items() if value is not None})
+        outcomes = _score(chosen, vlm, steps, out, **{name: value for name, value in how.items() if value is not None})
     if as_json:
-        told = [
-            {**step.to_dict(), "seconds": step.seconds(rate) if rate else None, "score": scores.get(step.scored.column)}
-            for step in steps
-        ]
+        told = [_to_dict(step, rate, outcomes.get(step.scored.column)) for step in steps]
         typer.echo(json.dumps({"paper": name, "model": model, "benchmarks": told}, indent=2, ensure_ascii=False))
-    elif scores:
-        stdout().print(_scores(chosen, model, steps, scores))
+    elif outcomes:
+        stdout().print(_scores(chosen, model, steps, outcomes))
+        for column, one in outcomes.items():
+            stdout().print(f"{column}: {in_words(one.record)}", soft_wrap=True)
     else:
         stderr().print(_missing(steps, data, dry_run), soft_wrap=True)
 
@@ -101,7 +101,7 @@ def _check_copies(steps: Sequence[Step]) -> None:
             benchmark(str(step.scored.set)).check(step.copy)
 
 
-def _score(chosen: Paper, vlm: VLM, steps: Sequence[Step], out: Path, **how: Any) -> Scores:
+def _score(chosen: Paper, vlm: VLM, steps: Sequence[Step], out: Path, **how: Any) -> Outcomes:
     from saccade.evaluate.papers.score import score
 
     with stages() as tell:
@@ -109,7 +109,12 @@ def _score(chosen: Paper, vlm: VLM, steps: Sequence[Step], out: Path, **how: Any
             vlm, chosen, steps, out, **how,
             progress=lambda step, stage, done, total: tell(f"{step.scored.column}, {stage}", done, total),
         )  # fmt: skip
-        return {one.step.scored.column: one.to_dict() for one in outcomes}
+        return {one.step.scored.column: one for one in outcomes}
+
+
+def _to_dict(step: Step, rate: float | None, outcome: Outcome | None) -> dict[str, Any]:
+    seconds, score = step.seconds(rate) if rate else None, None if outcome is None else outcome.to_dict()
+    return {**step.to_dict(), "seconds": seconds, "score": score}
 
 
 def _overview(chosen: Paper, steps: Sequence[Step], rate: float | None) -> Table:
@@ -146,17 +151,16 @@ def _tell_commands(steps: Sequence[Step]) -> None:
         stdout().print(f"[bold]{step.scored.column}[/]{judged}: {escape(step.command)}{note}", soft_wrap=True)
 
 
-def _scores(chosen: Paper, model: str, steps: Sequence[Step], scores: Scores) -> Table:
+def _scores(chosen: Paper, model: str, steps: Sequence[Step], outcomes: Outcomes) -> Table:
     released = _released(steps)
     table = Table("benchmark", "score", "here", "95 % interval", "blanked", "asked", *released)
     table.title = f"{escape(model)} beside {escape(chosen.title.partition(':')[0])}"
     table.caption = "the last columns are what the paper prints"
-    for step in steps:
-        if (found := scores.get(step.scored.column)) is None:
-            continue
+    for column, outcome in outcomes.items():
+        step, found = outcome.step, outcome.to_dict()
         low, high = found["interval"]
         table.add_row(
-            step.scored.column,
+            column,
             found["name"],
             f"{found['value']:.1f}",
             f"{low:.1f} to {high:.1f}",

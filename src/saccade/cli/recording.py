@@ -70,7 +70,7 @@ def make_record(
         typer.echo(json.dumps(record.header))
     else:
         stdout().print(_scores(record, benchmark.title))
-        stdout().print(_told(record), soft_wrap=True)
+        stdout().print(in_words(record), soft_wrap=True)
     return record
 
 
@@ -137,7 +137,8 @@ def _scores(record: Record, title: str) -> Table:
     return table
 
 
-def _told(record: Record) -> str:
+def in_words(record: Record) -> str:
+    """Return how many samples a record holds, and what kept answers short or samples from being asked, as markup."""
     header = record.header
     parts = [f"{header['set']['samples']} samples in {header['set']['units']} units"]
     most = header["decoding"]["max_new_tokens"]
