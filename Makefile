@@ -53,7 +53,7 @@ bench: $(VENV)/.core  ## Time a training step for each attention backend; prints
 	$(BIN)/python tools/bench_attention.py
 
 # Without an environment of its own: a lent accelerator may have no network to make one with.
-gpu-bench:  ## Measure everything on a CUDA device in eight minutes; files go to OUT, or runs/gpu-bench
+gpu-bench:  ## Measure everything on a CUDA device, eight minutes at most; files go to OUT, or runs/gpu-bench
 	PYTHONPATH="src$${PYTHONPATH:+:$$PYTHONPATH}" $(GPU_PYTHON) tools/gpu_bench.py
 
 gpu-train:  ## Train both models at full size for two steps a stage on a CUDA device, and the table of training costs

@@ -46,7 +46,7 @@ def test_a_changed_figure_is_noticed(
 ) -> None:
     page = tmp_path / "README.md"
     text = (REPO / "README.md").read_text(encoding="utf-8")
-    shown = re.search(r"\| objects \| ([\d.]+%)", text)
+    shown = re.search(r"\*\*([\d.]+%)\*\*", text)
     assert shown
     typo = text.replace(shown[1], "99.9%")
     page.write_text(typo, encoding="utf-8")
@@ -59,13 +59,13 @@ def test_a_changed_figure_is_noticed(
 
 
 def test_only_what_stands_between_markers_is_written() -> None:
-    page = "before\n<!-- generated: nano-test -->\nold\n<!-- end -->\nafter 12.5%\n"
+    page = "before\n<!-- generated: world-test -->\nold\n<!-- end -->\nafter 12.5%\n"
     filled = write_docs.fill(page)
-    assert filled.startswith("before\n<!-- generated: nano-test -->\n\n| family | right |")
+    assert filled.startswith("before\n<!-- generated: world-test -->\n\n| family | questions | nano: right |")
     assert filled.endswith("\n\n<!-- end -->\nafter 12.5%\n")
     assert write_docs.fill(filled) == filled
     with pytest.raises(KeyError, match="nothing"):
-        write_docs.fill(page.replace("nano-test", "nothing"))
+        write_docs.fill(page.replace("world-test", "nothing"))
 
 
 def test_every_span_stands_somewhere_and_every_marker_is_closed() -> None:

@@ -16,7 +16,7 @@ from saccade.data import scenes
 from saccade.data.encoder import Encoder
 from saccade.data.scenes import Dice
 from saccade.data.scenes.frozen import _QUOTAS
-from saccade.errors import ConfigError
+from saccade.errors import ConfigError, DataError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.roles import IMAGE
 from saccade.train.loop import train_stage
@@ -215,6 +215,13 @@ def test_unknown_recipe_names_the_known():
 def test_recipe_refuses_stages_of_one_name():
     with pytest.raises(ValueError, match="share a name"):
         Recipe(**(nano().model_dump() | {"stages": (stage("captions"), stage("captions"))}))
+
+
+def test_what_the_last_stage_lacks_is_said_before_the_first_begins(tmp_path):
+    stages = (nano().stages[0], recipe("flashsloth").stages[1])
+    with pytest.raises(DataError, match="nothing of the mixture flashsloth was published"):
+        run_recipe(nano().model_copy(update={"stages": stages}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_recipe_may_start_from_a_models_weights(tmp_path):

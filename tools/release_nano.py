@@ -2,6 +2,7 @@
 
 saccade train run nano --out runs/nano
 python tools/release_nano.py nano --run runs/nano   # weights, scores, card
+python tools/release_nano.py nano --score           # scores and card of the weights that are in the package
 python tools/release_nano.py nano                   # the card alone, from the scores that are there
 """
 
@@ -45,8 +46,9 @@ CARD = """# {name}
 
 {shape}
 It ships with the package, {description}. It was trained on pictures that the
-package renders, and never saw a photograph. Asked about anything else it will still answer, wrongly; the tables below
-name every kind of question that it was taught.
+package renders, and never saw a photograph. Asked about anything else it will still answer, wrongly. The tables below
+name the kinds of questions that are scored; it was also taught to say where a thing is, to describe a picture, and to
+answer a few turns without one.{start}
 
 ## Training
 
@@ -59,12 +61,13 @@ name every kind of question that it was taught.
 
 Greedy answers, exact match, on frozen questions whose answers are balanced. *Blank* is the same model asked about the
 same questions with a gray picture. The interval is a bootstrap over pictures, 95 %. *Shifted* has fonts, stroke widths,
-shades and phrasings that training never showed.
+shades and phrasings that training never showed. Between rounds of training the scores on *test* were looked at, and
+later rounds chosen with them in view; those on *shifted* were not.
 
 {tables}
 
 Files: `docs/results/{name}_test.json`, `docs/results/{name}_shifted.json`; command `saccade eval --model {name} --json
---families {families} --split test|shifted`.
+--families {families} --split test`, and the same with `--split shifted`.
 """
 
 
@@ -93,6 +96,7 @@ def card(name: str) -> str:
     reports = {split: json.loads((RESULTS / f"{name}_{split}.json").read_text()) for split in SPLITS}
     return CARD.format(
         name=name,
+        start=started_from(name),
         description=json.loads((ASSETS / name / "config.json").read_text())["description"],
         shape=SHAPES[name].format(parameters=run["parameters"]),
         families=",".join(reports["test"]["families"]),
@@ -106,6 +110,24 @@ def card(name: str) -> str:
         minutes=sum(run["minutes"].values()),
         tables="\n\n".join(f"### {split}\n\n{table(report)}" for split, report in reports.items()),
     )
+
+
+def taught(name: str) -> tuple[str, ...]:
+    """The families that a model was trained on, in the world's order, those of a base that it goes on from too."""
+    trained = recipe(name)
+    known = set(trained.families)
+    if trained.base and trained.base_modules is None:
+        known |= set(taught(trained.base))
+    return tuple(family for family in scenes.FAMILIES if family in known)
+
+
+def started_from(name: str) -> str:
+    """What the card says of a model that goes on from another one."""
+    trained = recipe(name)
+    if not trained.base or trained.base_modules is not None:
+        return ""
+    own = ", ".join(family for family in scenes.FAMILIES if family in trained.families)
+    return f" It went on from {trained.base} with pictures of {own} alone: what it forgot of the rest is in the tables."
 
 
 def minutes(log: Path) -> dict[str, float]:
@@ -124,6 +146,8 @@ def store(vlm: VLM, name: str) -> None:
     if name in TOWERS:
         share(folder, TOWER, None if TOWERS[name] == name else ASSETS / TOWERS[name])
     tidy(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)  # safetensors keeps a new file to its owner
 
 
 def tidy(folder: Path) -> None:
@@ -144,9 +168,7 @@ def total_bytes() -> int:
 
 
 def release(name: str, run: Path, commit: str, note: str) -> None:
-    """Cast the run's last weights to bfloat16, store them in the package, and score them."""
-    from saccade.evaluate import evaluate_world
-
+    """Cast the run's last weights to bfloat16, and store them in the package."""
     trained = recipe(name)
     source = run / f"{len(trained.stages) - 1}-{trained.stages[-1].name}" / "model"
     vlm = load(source, dtype=torch.bfloat16)
@@ -163,10 +185,15 @@ def release(name: str, run: Path, commit: str, note: str) -> None:
         "note": note,
     }
     (RESULTS / f"{name}_run.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def score(name: str) -> None:
+    """Score a model of the package on all that it was taught."""
+    from saccade.evaluate import evaluate_world
+
     released = load(name)
-    seen = tuple(family for family in scenes.FAMILIES if family in trained.families)
     for split in SPLITS:
-        report = evaluate_world(released, seen, split=split).to_dict()
+        report = evaluate_world(released, taught(name), split=split).to_dict()
         (RESULTS / f"{name}_{split}.json").write_text(json.dumps(report, indent=1) + "\n")
         print(table(report))
 
@@ -177,11 +204,14 @@ def main() -> None:
     parser.add_argument("name", choices=SHAPES, help="a recipe")
     parser.add_argument("--run", type=Path, help="folder of a finished `saccade train run NAME`")
     parser.add_argument("--commit", help="commit whose code trained it (default: the one that is checked out)")
+    parser.add_argument("--score", action="store_true", help="score what is in the package again")
     parser.add_argument("--note", default="", help="what the card says about how the run departed from its recipe")
     arguments = parser.parse_args()
     if arguments.run is not None:
         here = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=REPO, text=True).strip()
         release(arguments.name, arguments.run, arguments.commit or here, arguments.note)
+    if arguments.run is not None or arguments.score:
+        score(arguments.name)
     (ASSETS / arguments.name / "README.md").write_text(card(arguments.name))
     if total_bytes() > MOST_BYTES:
         raise SystemExit(

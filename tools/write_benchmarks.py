@@ -16,6 +16,7 @@ FlashSloth was scored by lmms-eval, Flash-VL by VLMEvalKit. Both toolkits can as
 an environment of its own, because they bring torchvision or versions that this package does without. `make
 test-lmms-eval` and `make test-vlmevalkit` make such environments in `.venvs` and ask nano there about a small table,
 through the toolkit's own command line and without a network: answers and scores equal those of `saccade eval`.
+The commands below are those of such an environment, as `.venvs/lmms-eval/bin/lmms-eval`.
 
 ```bash
 lmms-eval eval --model saccade --model_args pretrained=Tongbo/FlashSloth-3.2B --tasks pope --batch_size 8

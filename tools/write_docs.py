@@ -19,22 +19,45 @@ import write_benchmarks
 import write_mixtures
 import write_papers
 import write_speed
+from saccade.ablate import STUDIES
 from saccade.bench.report import table
+from saccade.config import SaccadeConfig
+from saccade.data import scenes
+from saccade.image import num_views
+from saccade.train.recipes import RECIPES
+from saccade.train.recipes.overview import overview
 
 REPO = Path(__file__).resolve().parents[1]
 RESULTS = REPO / "docs" / "results"
 MARKED = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def world_scores(model: str, split: str) -> str:
-    """A bundled model's accuracy on a split of the rendered world, beside what it scores with the picture blanked."""
-    report = _result(f"{model}_{split}")
+def world_scores(split: str) -> str:
+    """Accuracy of the bundled models on a split of the rendered world, beside their score with the picture blanked."""
+    models = release_nano.released()
+    found = {name: _result(f"{name}_{split}")["families"] for name in models}
     rows = []
-    for family, score in report["families"].items():
-        low, high = score["interval"]
-        cells = [f"{score['accuracy']:.1%}", f"{low:.1%} to {high:.1%}", f"{score['blank_accuracy']:.1%}"]
-        rows.append([family, *cells, f"{score['n']:,}"])
-    return table(("family", "right", "95 % interval", "blanked", "questions"), rows)
+    for family in sorted({one for name in models for one in found[name]}, key=scenes.ALL_FAMILIES.index):
+        scores = [found[name].get(family) for name in models]
+        told = [cell for score in scores for cell in (("", "") if score is None else _right_and_blanked(score))]
+        rows.append([family, f"{next(filter(None, scores))['n']:,}", *told])
+    return table(("family", "questions", *(cell for name in models for cell in (f"{name}: right", "blanked"))), rows)
+
+
+def bundled() -> str:
+    """The bundled models: what a picture costs, how large they are."""
+    rows = []
+    for name in release_nano.released():
+        config = SaccadeConfig.from_pretrained(release_nano.ASSETS / name)
+        side = config.image.side
+        views = {num_views(width * side, height * side, config.image) for width in (1, 2, 4) for height in (1, 2, 4)}
+        tokens = " to ".join(str(count * config.tokens_per_view) for count in sorted({min(views), max(views)}))
+        queries = config.query.num_queries if config.query else 0
+        size = sum(file.stat().st_size for file in (release_nano.ASSETS / name).glob("*.safetensors")) / 1e6
+        parameters = f"{_result(f'{name}_run')['parameters']:,}"
+        card = f"[card](src/saccade/assets/{name}/README.md)"
+        rows.append([f"`{name}`", f"{tokens} + {queries}", parameters, f"{size:.1f} MB", card])
+    return table(("model", "visual + query tokens", "parameters", "weights", "how well"), rows)
 
 
 def text_by_size() -> str:
@@ -87,14 +110,29 @@ def attention() -> str:
     return f"{table(['a step of', *ways], rows)}\n\n{rounds} {_made(result)}"
 
 
+def recipes() -> str:
+    """One row for each recipe."""
+    lines = [overview(make()) for make in RECIPES.values()]
+    rows = [[f"`{one.name}`", *map(", ".join, (one.start or ("nothing",), one.stages, one.data))] for one in lines]
+    return table(("recipe", "starts from", "stages", "data"), rows, words=4)
+
+
+def studies() -> str:
+    """One row for each study: where it is from, what it compares."""
+    rows = [[f"`{one.name}`", one.source, ", ".join(one.variants), one.presumes or "nano"] for one in STUDIES.values()]
+    return table(("study", "of", "compares", "from"), rows, words=4)
+
+
 SPANS: dict[str, Callable[[], str]] = {
-    "nano-test": lambda: world_scores("nano", "test"),
-    "nano-shifted": lambda: world_scores("nano", "shifted"),
-    "nano_hd-test": lambda: world_scores("nano_hd", "test"),
+    "bundled": bundled,
+    "world-test": lambda: world_scores("test"),
+    "world-shifted": lambda: world_scores("shifted"),
     "text-by-size": text_by_size,
     "nano-pointing": nano_pointing,
     "fast-pixels": fast_pixels,
     "attention": attention,
+    "recipes": recipes,
+    "studies": studies,
     "reference-rows": write_papers.reference_rows,
 }
 
@@ -126,6 +164,11 @@ def stale() -> list[tuple[Path, str]]:
 
 def _result(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _right_and_blanked(score: dict[str, Any]) -> tuple[str, str]:
+    low, high = score["interval"]
+    return f"**{score['accuracy']:.1%}** ({low:.1%} to {high:.1%})", f"{score['blank_accuracy']:.1%}"
 
 
 def _distance(found: dict[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""Fast, tiny vision-language models: one composable model, from training to serving.
+"""Fast, tiny vision-language models: one composable model, from training to asking.
 
     import saccade
     vlm = saccade.load()

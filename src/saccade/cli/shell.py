@@ -115,7 +115,7 @@ def prepare_libraries() -> None:
 def tell_knowledge(vlm: VLM) -> None:
     """Say in one dim line what a model knows, when its configuration says it, and how to ask one that knows more."""
     if vlm.description:
-        line = f"{vlm.name}: {vlm.description}. For photographs use a released model: {ANOTHER_MODEL}"
+        line = f"{vlm.name}: {vlm.description}. For photographs use a released model (6.4 GB): {ANOTHER_MODEL}"
         stderr().print(f"[dim]{escape(line)}[/]", soft_wrap=True)
 
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
 from saccade.cli.shell import JsonOption, ModelOption, prepare_libraries, stdout
+from saccade.errors import ConfigError
 
 if TYPE_CHECKING:
     from saccade.train.stages import Recipe
@@ -135,13 +137,17 @@ def ablate(
 
 @train.command()
 def show(
-    recipe: RecipeArgument,
+    recipe: Annotated[
+        str | None, typer.Argument(help="Name of a recipe, or a .yaml file; if left out, all are listed.")
+    ] = None,
     data: DataOption = None,
     model: BaseOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a recipe's stages train, on what, how fast; of a variant first what differs from its parent.
+
+    Example:  saccade train show
 
     Example:  saccade train show flashsloth-hd
     """
@@ -152,6 +158,11 @@ def show(
     from saccade.train.recipes import differences
     from saccade.train.recipes import recipe as named
 
+    if recipe is None:
+        if data or model or settings:
+            raise ConfigError("--data, --model and --set change a recipe: name one")
+        _list_recipes(as_json)
+        return
     found = resolved(recipe, data, model, settings)
     fields = found.model_dump(mode="json")
     changes = [] if found.parent is None else differences(found, named(found.parent))
@@ -165,3 +176,22 @@ def show(
             stdout().print(f"#   [bold]{escape(path)}[/]: {escape(f'{before} -> {after}')}", soft_wrap=True)
         typer.echo()
     typer.echo(yaml.safe_dump(fields, sort_keys=False), nl=False)
+
+
+def _list_recipes(as_json: bool) -> None:
+    """Print one line for each recipe."""
+    import json
+    from dataclasses import asdict
+
+    from saccade.train.recipes import RECIPES
+    from saccade.train.recipes.overview import overview
+
+    lines = [overview(make()) for make in RECIPES.values()]
+    if as_json:
+        typer.echo(json.dumps([asdict(line) for line in lines]))
+        return
+    table = Table("recipe", "starts from", "stages", "data")
+    for line in lines:
+        cells = ("\n".join(words) for words in (line.start or ("nothing",), line.stages, line.data))
+        table.add_row(line.name, *(escape(cell) for cell in cells))
+    stdout().print(table)

@@ -84,7 +84,7 @@ class Entry(Frozen):
         where: Only records whose columns have these values.
         drop: Positions of records, counted from 0, that are left out on purpose.
         share: Its share of the mixture's rows; by default each row once.
-        rows: Number of records, where it is known.
+        rows: Number of records without those of `drop`, where it is known.
         sure: "exact": the paper names this set and this is it. "ours": the paper names it, but which release of it, or
             which part, is our choice. "unknown": the paper does not say, or the format could not be seen.
         note: What a person should know, such as pictures that no command can fetch.

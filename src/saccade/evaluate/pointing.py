@@ -21,6 +21,7 @@ from saccade.data.scenes.dice import dice_for
 from saccade.data.scenes.wording import ask
 from saccade.errors import ConfigError, DataError
 from saccade.evaluate.bootstrap import intervals
+from saccade.evaluate.provenance import scored_with
 from saccade.evaluate.world import Progress
 from saccade.explain import attend, grid_boxes, to_map
 from saccade.vlm.chat import Conversation
@@ -96,7 +97,7 @@ class PointingReport:
             "families": families,
             "model": self.model,
             "split": self.split,
-            "world": scenes.WORLD_VERSION,
+            "world": scenes.version_with(families),
             **self.settings,
         }
         if samples:
@@ -137,8 +138,7 @@ def evaluate_pointing(
         looks += _look(vlm, split, aims[start : start + batch_size])
         if progress is not None:
             progress(len(looks), len(aims))
-    settings = {"limit": limit, "dtype": str(vlm.model.dtype).removeprefix("torch.")}
-    return PointingReport(vlm.name, split, tuple(looks), settings)
+    return PointingReport(vlm.name, split, tuple(looks), {"limit": limit, **scored_with(vlm)})
 
 
 def gains(looks: Sequence[Look]) -> NDArray[np.float64]:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+
+from saccade.vlm.ledger import weights_hash
+
+if TYPE_CHECKING:
+    from saccade.vlm import VLM
 
 CPU_NAMES = Path("/proc/cpuinfo")
 
@@ -21,6 +26,12 @@ def made_with() -> dict[str, Any]:
         "transformers": transformers.__version__,
         "commit": commit(),
     }
+
+
+def scored_with(vlm: VLM) -> dict[str, Any]:
+    """The weights that answered, which another model of the name does not have, their dtype, and `made_with`."""
+    dtype = str(vlm.model.dtype).removeprefix("torch.")
+    return {"dtype": dtype, "weights": weights_hash(vlm.model), **made_with()}
 
 
 def machine() -> str:

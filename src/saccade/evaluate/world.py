@@ -11,6 +11,7 @@ import numpy as np
 from saccade.data import scenes
 from saccade.errors import DataError
 from saccade.evaluate.bootstrap import intervals
+from saccade.evaluate.provenance import scored_with
 from saccade.vlm import Conversation, Sampling
 
 if TYPE_CHECKING:
@@ -204,8 +205,7 @@ def evaluate_world(
     said = predict(vlm, questions, setting=setting, batch_size=batch_size, on_answers=count)
     blind = predict(vlm, questions, setting=setting, batch_size=batch_size, blank=True, on_answers=count)
     outcomes = tuple(Outcome(*row) for row in zip(questions, said, blind, strict=True))
-    dtype = str(vlm.model.dtype).removeprefix("torch.")
-    return WorldReport(vlm.name, split, outcomes, {"limit": limit, "setting": setting, "dtype": dtype})
+    return WorldReport(vlm.name, split, outcomes, {"limit": limit, "setting": setting, **scored_with(vlm)})
 
 
 def is_right(said: str, expected: str) -> bool:

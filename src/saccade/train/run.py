@@ -14,6 +14,7 @@ from saccade.train.describe import claim, note_end, note_run, note_start
 from saccade.train.loop import train_stage
 from saccade.train.options import DEFAULTS, Options
 from saccade.train.processes import join_processes
+from saccade.train.rows import RowTask, sources_of
 from saccade.train.stages import Recipe
 from saccade.train.start import start_model
 
@@ -39,6 +40,10 @@ def run_recipe(recipe: Recipe, out: Path, **options: Unpack[Options]) -> Path:
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
     how = DEFAULTS | options
+    log, data = out / "log.jsonl", Path(recipe.data)
+    for stage in recipe.stages:
+        if isinstance(stage.task, RowTask):
+            sources_of(stage.task, data)  # what the last stage lacks is said before the first has been trained
     processes = join_processes(recipe.stages, sharded=how["sharded"], compiled=how["compiled"])
     set_seed(recipe.seed)
     model, tokenizer = start_model(recipe)
@@ -49,7 +54,6 @@ def run_recipe(recipe: Recipe, out: Path, **options: Unpack[Options]) -> Path:
         claim(recipe, model.config, out)
     if processes.is_main_process:
         note_run(recipe, out, processes.num_processes)
-    log, data = out / "log.jsonl", Path(recipe.data)
     for number, stage in enumerate(recipe.stages):
         folder = out / f"{number}-{stage.name}"
         weights = folder / "model"
