@@ -17,6 +17,7 @@ from saccade.train.world import question_types
 # Two minutes on two cores, of variants with few visual tokens.
 STEPS = 450
 PICTURES = 16
+SIZES = ("large", "medium", "small")  # of glyphs on signs
 # Columns of Flash-VL's tables: percent, and OCRBench in points of a thousand.
 AVERAGED = ("mean of 11", "MMB-en", "AI2D", "OCRBench", "SEED")
 
@@ -153,13 +154,17 @@ RESOLUTION = Ablation(
     source="FlashSloth, Table 2",
     families={"text": 1.0},
     variants={"normal": presets.nano, "HD": presets.nano_hd},
-    blocks=(Block("Reading signs", ("normal", "HD"), (Claim("HD", "normal"),)),),
+    blocks=(
+        Block(
+            "Reading signs",
+            ("normal", "HD"),
+            (Claim("HD", "normal"), *(Claim("HD", "normal", on=f"{size} letters") for size in SIZES)),
+        ),
+    ),
     published=printed(
         "flashsloth", "table2", {"normal": "FlashSloth", "HD": "FlashSloth-HD"}, ("TextVQA", "ChartQA", "DocVQA")
     ),
-    scored_apart={
-        f"{size} letters": (f"text.word.{size}", f"text.number.{size}") for size in ("large", "medium", "small")
-    },
+    scored_apart={f"{size} letters": (f"text.word.{size}", f"text.number.{size}") for size in SIZES},
     presumes="a base whose tower was taught letters",
 )
 
