@@ -24,7 +24,7 @@ class Oracle:
     """Knows the answer to every question it can see the picture of, and says "2" to all others."""
 
     name = "oracle"
-    model = SimpleNamespace(dtype=torch.float32)
+    model = SimpleNamespace(dtype=torch.float32, state_dict=dict)
 
     def __init__(self, families: tuple[str, ...], split: str = "test", limit: int | None = LIMIT) -> None:
         self.seen: Counter[bytes] = Counter()
