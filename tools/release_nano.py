@@ -192,8 +192,9 @@ def score(name: str) -> None:
     from saccade.evaluate import evaluate_world
 
     released = load(name)
-    for split in SPLITS:
-        report = evaluate_world(released, taught(name), split=split).to_dict()
+    # All of them before the first is written, which would make the checkout that they name a changed one.
+    reports = {split: evaluate_world(released, taught(name), split=split).to_dict() for split in SPLITS}
+    for split, report in reports.items():
         (RESULTS / f"{name}_{split}.json").write_text(json.dumps(report, indent=1) + "\n")
         print(table(report))
 
