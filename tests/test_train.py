@@ -16,7 +16,7 @@ from saccade.data import scenes
 from saccade.data.encoder import Encoder
 from saccade.data.scenes import Dice
 from saccade.data.scenes.frozen import _QUOTAS
-from saccade.errors import ConfigError, DataError
+from saccade.errors import ConfigError, DataError, SaccadeError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.roles import IMAGE
 from saccade.train.loop import train_stage
@@ -222,6 +222,11 @@ def test_what_the_last_stage_lacks_is_said_before_the_first_begins(tmp_path):
     with pytest.raises(DataError, match="nothing of the mixture flashsloth was published"):
         run_recipe(nano().model_copy(update={"stages": stages}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    (tmp_path / "run" / "1-tuning" / "model").mkdir(parents=True)  # as a stage leaves it whose rows may be gone since
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(SaccadeError) as other:
+        run_recipe(nano().model_copy(update={"stages": stages}), tmp_path / "run")
+    assert "mixture" not in str(other.value)
 
 
 def test_a_recipe_may_start_from_a_models_weights(tmp_path):

@@ -146,7 +146,7 @@ def store(vlm: VLM, name: str) -> None:
     if name in TOWERS:
         share(folder, TOWER, None if TOWERS[name] == name else ASSETS / TOWERS[name])
     tidy(folder)
-    for path in folder.iterdir():
+    for path in filter(Path.is_file, folder.iterdir()):
         path.chmod(0o644)  # safetensors keeps a new file to its owner
 
 
@@ -191,9 +191,9 @@ def score(name: str) -> None:
     """Score a model of the package on all that it was taught."""
     from saccade.evaluate import evaluate_world
 
-    released = load(name)
+    vlm = load(name)
     # All of them before the first is written, which would make the checkout that they name a changed one.
-    reports = {split: evaluate_world(released, taught(name), split=split).to_dict() for split in SPLITS}
+    reports = {split: evaluate_world(vlm, taught(name), split=split).to_dict() for split in SPLITS}
     for split, report in reports.items():
         (RESULTS / f"{name}_{split}.json").write_text(json.dumps(report, indent=1) + "\n")
         print(table(report))

@@ -114,13 +114,13 @@ def recipes() -> str:
     """One row for each recipe."""
     lines = [overview(make()) for make in RECIPES.values()]
     rows = [[f"`{one.name}`", *map(", ".join, (one.start or ("nothing",), one.stages, one.data))] for one in lines]
-    return table(("recipe", "starts from", "stages", "data"), rows, words=4)
+    return table(("recipe", "starts from", "stages", "data"), rows, left=4)
 
 
 def studies() -> str:
     """One row for each study: where it is from, what it compares."""
     rows = [[f"`{one.name}`", one.source, ", ".join(one.variants), one.presumes or "nano"] for one in STUDIES.values()]
-    return table(("study", "of", "compares", "from"), rows, words=4)
+    return table(("study", "of", "compares", "from"), rows, left=4)
 
 
 SPANS: dict[str, Callable[[], str]] = {

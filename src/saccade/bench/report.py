@@ -125,9 +125,9 @@ def markdown(result: Result) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
-    """Write a Markdown table, its first columns, so many as hold `words`, to the left and the others to the right."""
-    lines = [head, [*["---"] * words, *["---:"] * (len(head) - words)], *rows]
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Write a Markdown table, its first `left` columns to the left and the others to the right."""
+    lines = [head, [*["---"] * left, *["---:"] * (len(head) - left)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -15,7 +15,7 @@ from saccade.train.loop import train_stage
 from saccade.train.options import DEFAULTS, Options
 from saccade.train.processes import join_processes
 from saccade.train.rows import RowTask, sources_of
-from saccade.train.stages import Recipe
+from saccade.train.stages import Recipe, Stage
 from saccade.train.start import start_model
 
 
@@ -41,9 +41,10 @@ def run_recipe(recipe: Recipe, out: Path, **options: Unpack[Options]) -> Path:
     """
     how = DEFAULTS | options
     log, data = out / "log.jsonl", Path(recipe.data)
-    for stage in recipe.stages:
-        if isinstance(stage.task, RowTask):
-            sources_of(stage.task, data)  # what the last stage lacks is said before the first has been trained
+    for number, stage in enumerate(recipe.stages):
+        # A mixture that the last stage lacks is told before the first is trained; one that was trained on may be gone.
+        if isinstance(stage.task, RowTask) and not _weights(out, number, stage).exists():
+            sources_of(stage.task, data)
     processes = join_processes(recipe.stages, sharded=how["sharded"], compiled=how["compiled"])
     set_seed(recipe.seed)
     model, tokenizer = start_model(recipe)
@@ -55,8 +56,8 @@ def run_recipe(recipe: Recipe, out: Path, **options: Unpack[Options]) -> Path:
     if processes.is_main_process:
         note_run(recipe, out, processes.num_processes)
     for number, stage in enumerate(recipe.stages):
-        folder = out / f"{number}-{stage.name}"
-        weights = folder / "model"
+        weights = _weights(out, number, stage)
+        folder = weights.parent
         if weights.exists():
             model, _ = open_checkpoint(weights, dtype=torch.float32)
             continue
@@ -75,3 +76,8 @@ def run_recipe(recipe: Recipe, out: Path, **options: Unpack[Options]) -> Path:
         processes.wait_for_everyone()
         model.config.name_or_path = str(weights)
     return weights
+
+
+def _weights(out: Path, number: int, stage: Stage) -> Path:
+    """Return where the weights of a stage are once it has been trained."""
+    return out / f"{number}-{stage.name}" / "model"
