@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from helpers_vlm import picture, tiny_vlm
 from saccade.cli import app, shell, talk
+from saccade.train.recipes import RECIPES
 from saccade.vlm import VLM, load
 
 DESCRIPTION = "it knows noise"
@@ -228,6 +229,23 @@ def test_train_show_prints_the_stages_and_an_unknown_recipe_is_refused() -> None
         assert refused.exit_code == 1
         assert "'strange'" in refused.stderr
     assert not Path("nowhere").exists()
+
+
+def test_train_show_without_a_name_lists_every_recipe(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    listed = saccade("train", "show")
+    assert listed.exit_code == 0
+    told = {line["name"]: line for line in json.loads(saccade("train", "show", "--json").stdout)}
+    assert list(told) == list(RECIPES)
+    assert all(f" {name} " in listed.stdout for name in RECIPES)
+    assert told["nano_hd"]["start"] == ["nano"]
+    assert told["nano_flashvl_iss"]["start"] == ["model.vision_tower of nano"]
+    assert told["nano"] == {"name": "nano", "start": [], "data": ["the rendered world"]} | {
+        "stages": ["patches", "reading (patches)", "looking (questions)", "questions", "closer (questions)"]
+    }
+    unnamed = saccade("train", "show", "--set", "seed=3")
+    assert (unnamed.exit_code, unnamed.stdout) == (1, "")
+    assert "name one" in unnamed.stderr
 
 
 def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

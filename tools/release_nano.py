@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from saccade.checkpoint import bundled_models
 from saccade.checkpoint.files import INDEX_FILE, WHOLE_FILE
 from saccade.checkpoint.sharing import share
 from saccade.data import scenes
@@ -73,7 +74,7 @@ Files: `docs/results/{name}_test.json`, `docs/results/{name}_shifted.json`; comm
 
 def released() -> list[str]:
     """The models that are in the package, in the order of SHAPES."""
-    return [name for name in SHAPES if (RESULTS / f"{name}_run.json").is_file()]
+    return [name for name in SHAPES if name in bundled_models()]
 
 
 def table(report: dict[str, Any]) -> str:
@@ -116,15 +117,15 @@ def taught(name: str) -> tuple[str, ...]:
     """The families that a model was trained on, in the world's order, those of a base that it goes on from too."""
     trained = recipe(name)
     known = set(trained.families)
-    if trained.base and trained.base_modules is None:
-        known |= set(taught(trained.base))
+    if trained.whole_base:
+        known |= set(taught(trained.whole_base))
     return tuple(family for family in scenes.FAMILIES if family in known)
 
 
 def started_from(name: str) -> str:
     """What the card says of a model that goes on from another one."""
     trained = recipe(name)
-    if not trained.base or trained.base_modules is not None:
+    if not trained.whole_base:
         return ""
     own = ", ".join(family for family in scenes.FAMILIES if family in trained.families)
     return f" It went on from {trained.base} with pictures of {own} alone: what it forgot of the rest is in the tables."

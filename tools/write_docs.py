@@ -21,8 +21,10 @@ import write_papers
 import write_speed
 from saccade.ablate import STUDIES
 from saccade.bench.report import table
+from saccade.checkpoint.files import read_tensors
 from saccade.config import SaccadeConfig
 from saccade.data import scenes
+from saccade.data.scenes.text import HEIGHTS
 from saccade.image import num_views
 from saccade.train.recipes import RECIPES
 from saccade.train.recipes.overview import overview
@@ -53,7 +55,7 @@ def bundled() -> str:
         views = {num_views(width * side, height * side, config.image) for width in (1, 2, 4) for height in (1, 2, 4)}
         tokens = " to ".join(str(count * config.tokens_per_view) for count in sorted({min(views), max(views)}))
         queries = config.query.num_queries if config.query else 0
-        size = sum(file.stat().st_size for file in (release_nano.ASSETS / name).glob("*.safetensors")) / 1e6
+        size = sum(tensor.nbytes for tensor in read_tensors(release_nano.ASSETS / name).values()) / 1e6
         parameters = f"{_result(f'{name}_run')['parameters']:,}"
         card = f"[card](src/saccade/assets/{name}/README.md)"
         rows.append([f"`{name}`", f"{tokens} + {queries}", parameters, f"{size:.1f} MB", card])
@@ -66,7 +68,7 @@ def text_by_size() -> str:
     found = {name: _result(f"{name}_test")["families"]["text"]["forms"] for name in models}
     rows = []
     for kind in ("color", "word", "number"):
-        for size in ("large", "medium", "small"):
+        for size in HEIGHTS:
             forms = [found[name][f"{kind}.{size}"] for name in models]
             right = [f"{form['accuracy']:.1%}" for form in forms]
             rows.append([kind, size, *right, str(forms[0]["n"])])

@@ -26,9 +26,8 @@ from saccade.presets import preset
 from saccade.train.lora import add_adapters
 from saccade.train.patches import PatchPretraining
 from saccade.train.processes import check_sharding, split
-from saccade.train.rows import RowTask
 from saccade.train.stages import Recipe, Stage
-from saccade.train.tasks import Listed, Patches, Preferences, Problems, Questions, Tuning
+from saccade.train.tasks import Listed, Patches, Preferences, Problems, Questions, RowTask, Tuning
 from saccade.train.trainer import assign_groups
 
 FLOAT32 = 4

@@ -9,7 +9,7 @@ from saccade.errors import ConfigError
 def add_placeholders(tokenizer: Any, config: SaccadeConfig) -> None:
     """Give a tokenizer the tokens that stand for queries and pictures, and the one that ends an answer.
 
-    What it does not know is appended in the order in which the papers' code adds it.
+    What it does not know is appended in the order in which the papers' code adds it; what it knows becomes special.
 
     Raises:
         ConfigError: when a placeholder then has another id than the model knows it by.
@@ -21,6 +21,6 @@ def add_placeholders(tokenizer: Any, config: SaccadeConfig) -> None:
         found = None if spelling is None else tokenizer.convert_tokens_to_ids(spelling)
         if found != wanted:
             raise ConfigError(
-                f"the tokenizer gives {spelling} the id {found}, but the model knows it as {wanted}: use the tokenizer "
-                "that its weights were trained with"
+                f"the tokenizer gives {spelling} the id {found}, but the model knows it as {wanted}: use its decoder's "
+                "own tokenizer, for a release the one beside its weights"
             )

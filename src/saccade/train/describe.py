@@ -17,8 +17,9 @@ from saccade.data.scenes import WORLD_VERSION
 from saccade.data.sources import HUB, files_of
 from saccade.errors import ConfigError
 from saccade.evaluate.provenance import made_with
-from saccade.train.rows import RowTask, sources_of
+from saccade.train.rows import sources_of
 from saccade.train.stages import Recipe, Stage
+from saccade.train.tasks import RowTask
 
 LIBRARIES = ("accelerate", "peft", "trl")
 END = 1 << 16  # bytes that are hashed of a file's head and of its tail

@@ -21,9 +21,9 @@ from saccade.train.lora import add_adapters
 from saccade.train.options import DEFAULTS, Options
 from saccade.train.processes import join_processes, split
 from saccade.train.progress import ProgressBar, StopOnInterrupt
-from saccade.train.rows import RowTask, open_checked
+from saccade.train.rows import open_checked
 from saccade.train.stages import Stage
-from saccade.train.tasks import Captions, Patches, Questions, Tuning
+from saccade.train.tasks import Captions, Patches, Questions, RowTask, Tuning
 from saccade.train.trainer import StageTrainer
 from saccade.train.world import StoredPatches
 

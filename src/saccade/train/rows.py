@@ -23,9 +23,8 @@ from saccade.data.sources import Source, files_of, open_rows
 from saccade.data.world_rows import WorldChats, WorldPreferences, WorldProblems
 from saccade.errors import ConfigError, DataError, ImageError
 from saccade.image import open_image, to_views
-from saccade.train.tasks import Listed, Preferences, Problems, Tuning, World
+from saccade.train.tasks import Listed, RowTask, World
 
-RowTask = Tuning | Preferences | Problems
 KINDS: dict[str, tuple[Kind, ...]] = {
     "tuning": ("chat", "captions"),
     "preferences": ("preferences",),

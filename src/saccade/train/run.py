@@ -14,9 +14,10 @@ from saccade.train.describe import claim, note_end, note_run, note_start
 from saccade.train.loop import train_stage
 from saccade.train.options import DEFAULTS, Options
 from saccade.train.processes import join_processes
-from saccade.train.rows import RowTask, sources_of
+from saccade.train.rows import sources_of
 from saccade.train.stages import Recipe, Stage
 from saccade.train.start import start_model
+from saccade.train.tasks import RowTask
 
 
 def run_recipe(recipe: Recipe, out: Path, **options: Unpack[Options]) -> Path:

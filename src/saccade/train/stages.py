@@ -169,7 +169,7 @@ class Recipe(Frozen):
         if self.base_modules is not None and self.base is None:
             raise ValueError("base_modules are taken from a base: name one, or leave them out")
         parts = [name for name in ("vision_tower", "language_model") if getattr(self, name) is not None]
-        if parts and self.base is not None and self.base_modules is None:
+        if parts and self.whole_base:
             raise ValueError(
                 f"the whole model is taken from base, and {' and '.join(parts)} too: leave either out, or say in "
                 "base_modules what the base gives"
@@ -179,9 +179,14 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _has_a_model(self) -> "Recipe":
         missing = [name for name in ("preset", "tokenizer") if getattr(self, name) is None]
-        if missing and (self.base is None or self.base_modules is not None):
+        if missing and not self.whole_base:
             raise ValueError(f"without {' and '.join(missing)} the recipe takes those of a whole base: name one")
         return self
+
+    @property
+    def whole_base(self) -> str | None:
+        """The base, where the whole model starts from it."""
+        return self.base if self.base_modules is None else None
 
     @property
     def families(self) -> frozenset[str]:

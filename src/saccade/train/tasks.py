@@ -147,6 +147,6 @@ class Problems(Frozen):
     rewards: dict[Literal["verified", "format"], PositiveFloat] = Field(default={"verified": 1.0})
 
 
-Task: TypeAlias = Annotated[
-    Patches | Captions | Questions | Tuning | Preferences | Problems, Field(discriminator="kind")
-]
+# Those that read rows of one's own.
+RowTask: TypeAlias = Tuning | Preferences | Problems
+Task: TypeAlias = Annotated[Patches | Captions | Questions | RowTask, Field(discriminator="kind")]

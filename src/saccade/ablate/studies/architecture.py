@@ -10,6 +10,7 @@ from typing import Any
 from saccade import presets
 from saccade.ablate.study import Block, Build, Claim, Course, Study
 from saccade.config import AverageConfig, IdentityConfig, ProjectorConfig, SaccadeConfig
+from saccade.data.scenes.text import HEIGHTS
 from saccade.evaluate.papers import printed
 from saccade.train.recipes.nano_recipes import NANO_QUESTIONS, nano
 from saccade.train.world import question_types
@@ -17,7 +18,6 @@ from saccade.train.world import question_types
 # Two minutes on two cores, of variants with few visual tokens.
 STEPS = 450
 PICTURES = 16
-SIZES = ("large", "medium", "small")  # of glyphs on signs
 # Columns of Flash-VL's tables: percent, and OCRBench in points of a thousand.
 AVERAGED = ("mean of 11", "MMB-en", "AI2D", "OCRBench", "SEED")
 
@@ -158,13 +158,13 @@ RESOLUTION = Ablation(
         Block(
             "Reading signs",
             ("normal", "HD"),
-            (Claim("HD", "normal"), *(Claim("HD", "normal", on=f"{size} letters") for size in SIZES)),
+            (Claim("HD", "normal"), *(Claim("HD", "normal", on=f"{size} letters") for size in HEIGHTS)),
         ),
     ),
     published=printed(
         "flashsloth", "table2", {"normal": "FlashSloth", "HD": "FlashSloth-HD"}, ("TextVQA", "ChartQA", "DocVQA")
     ),
-    scored_apart={f"{size} letters": (f"text.word.{size}", f"text.number.{size}") for size in SIZES},
+    scored_apart={f"{size} letters": (f"text.word.{size}", f"text.number.{size}") for size in HEIGHTS},
     presumes="a base whose tower was taught letters",
 )
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from saccade.data.sources import Source
 from saccade.train.stages import Recipe, Stage
-from saccade.train.tasks import Listed
+from saccade.train.tasks import Listed, RowTask, World
 
 WORLD = "the rendered world"
 
@@ -27,11 +28,11 @@ class Overview:
 
 def overview(recipe: Recipe) -> Overview:
     """Return a recipe's line."""
-    base = [recipe.base] if recipe.base and not recipe.base_modules else []
     parts = [f"{name} of {recipe.base}" for name in recipe.base_modules or ()]
+    starts = (recipe.whole_base, *parts, recipe.vision_tower, recipe.language_model)
     return Overview(
         name=recipe.name,
-        start=tuple(start for start in (*base, *parts, recipe.vision_tower, recipe.language_model) if start),
+        start=tuple(filter(None, starts)),
         stages=tuple(_told(stage) for stage in recipe.stages),
         data=tuple(dict.fromkeys(name for stage in recipe.stages for name in _data(stage))),
     )
@@ -42,7 +43,15 @@ def _told(stage: Stage) -> str:
 
 
 def _data(stage: Stage) -> list[str]:
-    sources = getattr(stage.task, "data", None)
-    if sources is None:
+    if not isinstance(stage.task, RowTask):
         return [WORLD]
-    return [one.mixture if isinstance(one, Listed) else str(getattr(one, "path", WORLD)) for one in sources]
+    return [_place(source) for source in stage.task.data]
+
+
+def _place(source: Source | World | Listed) -> str:
+    match source:
+        case Listed():
+            return source.mixture
+        case World():
+            return WORLD
+    return str(source.path)
