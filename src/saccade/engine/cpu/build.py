@@ -26,10 +26,12 @@ class Kernel:
     Attributes:
         linear: The function of `kernel.c`, or None.
         story: Where it comes from, or what is missing and how to help; goes on after a colon or semicolon.
+        pairs: Whether it multiplies bfloat16 activations as they are; else they are to be widened.
     """
 
     linear: Callable[..., None] | None
     story: str
+    pairs: bool = False
 
 
 class _BuildError(Exception):
@@ -47,9 +49,9 @@ def load_kernel() -> Kernel:
         return Kernel(None, str(error))
     linear = library.linear
     linear.restype = None
-    linear.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long] * 4 + [ctypes.c_int]
+    linear.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long] * 4 + [ctypes.c_int] * 2
     alone = "" if library.has_threads() else ", on one thread because torch's OpenMP is none that it knows"
-    return Kernel(linear, f"kernel compiled by {_version(macros)}{alone}")
+    return Kernel(linear, f"kernel compiled by {_version(macros)}{alone}", bool(library.multiplies_pairs()))
 
 
 def cache_folder() -> Path:

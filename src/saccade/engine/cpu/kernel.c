@@ -1,9 +1,13 @@
-/* y = x W' for a few rows of float32 x and a bfloat16 W.
+/* y = x W' for a few rows of x and a bfloat16 W; y is float32, and x too, or bfloat16 where the processor can multiply
+ * pairs of bfloat16 and sum them in float32.
  *
  * Every weight is read from memory once, for all rows: decoding is as fast as memory gives the weights. Plain C with the
  * vector types of gcc and clang, so one text serves every processor; the lanes are those of the compiler's target. */
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -21,6 +25,9 @@
 #define STREAMS_OF_MANY 2
 #endif
 #define ROW_TILE 4 /* rows of x that share a weight while it is in a register */
+/* The same for bfloat16 x: a weight is not widened, so more rows keep up with the memory. */
+#define ROW_TILE_OF_PAIRS 8
+#define STREAMS_OF_MANY_PAIRS 2
 #define CHUNK 2048 /* columns that stay in the first-level cache while further rows of x pass */
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
@@ -35,11 +42,20 @@ extern int omp_get_num_threads(void) __attribute__((weak));
 
 int has_threads(void) { return GOMP_parallel && omp_get_thread_num && omp_get_num_threads; }
 
+int multiplies_pairs(void) {
+#if defined(__AVX512BF16__)
+  return 1;
+#else
+  return 0;
+#endif
+}
+
 struct call {
-  const float *x;         /* [rows, in] */
+  const void *x;          /* [rows, in] */
   const uint16_t *weight; /* [out, in], with `stride` between its rows */
   float *y;               /* [rows, out] */
   long rows, in, out, stride;
+  int pairs; /* whether x is bfloat16 */
 };
 
 /* A bfloat16 is the upper half of a float32. */
@@ -70,18 +86,35 @@ static inline float total(floats value) {
   return part[0];
 }
 
+static inline float value_of(const struct call *c, long at) {
+  return c->pairs ? widen_one(((const uint16_t *)c->x)[at]) : ((const float *)c->x)[at];
+}
+
 /* Columns [from, to) of `xs` rows of x with `ws` rows of W, the latter `gap` apart. Inlined with constant xs and ws, so
  * that all sums are registers. */
 static inline __attribute__((always_inline)) void tile(const struct call *c, long row, int xs, long first, int ws,
                                                        long gap, long from, long to) {
-  const float *x = c->x + row * c->in;
   const uint16_t *w = c->weight + first * c->stride;
   const long apart = gap * c->stride;
-  floats sum[ROW_TILE][STREAMS];
+  floats sum[ROW_TILE_OF_PAIRS][STREAMS];
   for (int i = 0; i < xs; i++)
     for (int j = 0; j < ws; j++) sum[i][j] = (floats){0};
   long k = from;
-  for (; k + LANES <= to; k += LANES) {
+#if defined(__AVX512BF16__)
+  if (c->pairs) {
+    const uint16_t *x = (const uint16_t *)c->x + row * c->in;
+    for (; k + 2 * LANES <= to; k += 2 * LANES) {
+      __m512bh weight[STREAMS];
+      for (int j = 0; j < ws; j++) weight[j] = (__m512bh)_mm512_loadu_si512(w + j * apart + k);
+      for (int i = 0; i < xs; i++) {
+        __m512bh pairs = (__m512bh)_mm512_loadu_si512(x + i * c->in + k);
+        for (int j = 0; j < ws; j++) sum[i][j] = (floats)_mm512_dpbf16_ps((__m512)sum[i][j], pairs, weight[j]);
+      }
+    }
+  }
+#endif
+  const float *x = (const float *)c->x + row * c->in;
+  for (; xs <= ROW_TILE && !c->pairs && k + LANES <= to; k += LANES) {
     floats weight[STREAMS];
     for (int j = 0; j < ws; j++) weight[j] = widen(w + j * apart + k);
     for (int i = 0; i < xs; i++) {
@@ -93,21 +126,31 @@ static inline __attribute__((always_inline)) void tile(const struct call *c, lon
     for (int j = 0; j < ws; j++) {
       float *y = c->y + (row + i) * c->out + first + j * gap;
       float s = total(sum[i][j]) + (from ? *y : 0);
-      for (long rest = k; rest < to; rest++) s += x[i * c->in + rest] * widen_one(w[j * apart + rest]);
+      for (long rest = k; rest < to; rest++) s += value_of(c, (row + i) * c->in + rest) * widen_one(w[j * apart + rest]);
       *y = s;
     }
 }
 
 static inline __attribute__((always_inline)) void weights(const struct call *c, long first, int ws, long gap) {
-  const long chunk = c->rows > ROW_TILE ? CHUNK : c->in;
+  const long most = c->pairs ? ROW_TILE_OF_PAIRS : ROW_TILE;
+  const long chunk = c->rows > most ? CHUNK : c->in;
   for (long from = 0; from < c->in; from += chunk) {
     const long to = from + chunk < c->in ? from + chunk : c->in;
-    for (long row = 0; row < c->rows; row += ROW_TILE) switch (c->rows - row) {
+    for (long row = 0; row < c->rows; row += most) {
+      const long left = c->rows - row;
+      switch (left < most ? left : most) {
         case 1: tile(c, row, 1, first, ws, gap, from, to); break;
         case 2: tile(c, row, 2, first, ws, gap, from, to); break;
         case 3: tile(c, row, 3, first, ws, gap, from, to); break;
-        default: tile(c, row, ROW_TILE, first, ws, gap, from, to);
+        case 4: tile(c, row, 4, first, ws, gap, from, to); break;
+#if defined(__AVX512BF16__)
+        case 5: tile(c, row, 5, first, ws, gap, from, to); break;
+        case 6: tile(c, row, 6, first, ws, gap, from, to); break;
+        case 7: tile(c, row, 7, first, ws, gap, from, to); break;
+        case 8: tile(c, row, 8, first, ws, gap, from, to); break;
+#endif
       }
+    }
   }
 }
 
@@ -120,8 +163,10 @@ static inline __attribute__((always_inline)) void streams(const struct call *c, 
 }
 
 static void span(const struct call *c, long begin, long end) {
-  if (c->rows <= 2)
+  if (c->rows <= (c->pairs ? ROW_TILE : 2))
     streams(c, STREAMS, begin, end);
+  else if (c->pairs)
+    streams(c, STREAMS_OF_MANY_PAIRS, begin, end);
   else
     streams(c, STREAMS_OF_MANY, begin, end);
 }
@@ -132,8 +177,10 @@ static void share(void *data) {
   span(c, c->out * id / threads, c->out * (id + 1) / threads);
 }
 
-void linear(const float *x, const uint16_t *weight, float *y, long rows, long in, long out, long stride, int threads) {
-  struct call c = {x, weight, y, rows, in, out, stride};
+/* `pairs`, whether x is bfloat16, only where `multiplies_pairs`. */
+void linear(const void *x, const uint16_t *weight, float *y, long rows, long in, long out, long stride, int pairs,
+            int threads) {
+  struct call c = {x, weight, y, rows, in, out, stride, pairs};
   if (threads > 1 && has_threads())
     GOMP_parallel(share, &c, threads, 0);
   else

@@ -35,9 +35,9 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     """
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         raise ConfigError("the kernels of low-precision weights have no gradient: call them in torch.inference_mode()")
-    kernel = load_kernel().linear
-    if kernel is not None and _suits(x, weight):
-        y = _by_kernel(kernel, x, weight)
+    kernel = load_kernel()
+    if kernel.linear is not None and _suits(x, weight):
+        y = _by_kernel(kernel.linear, x if kernel.pairs else x.float(), weight)
     elif x.dtype == torch.bfloat16:
         return F.linear(x, weight, bias)
     else:
@@ -64,13 +64,13 @@ def _suits(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return few and weight.dtype == torch.bfloat16 and weight.stride(1) == 1 and weight.shape[1] == width
 
 
-def _by_kernel(kernel: Callable[..., None], x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _by_kernel(multiply: Callable[..., None], x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Multiply x with each weight read once, into float32; terse, because decoding is many such calls."""
-    x = (x if x.dtype == torch.float32 else x.float()).contiguous()
+    x = x.contiguous()
     out, width = weight.shape
-    y = x.new_empty((*x.shape[:-1], out))
-    addresses = x.data_ptr(), weight.data_ptr(), y.data_ptr()
-    kernel(*addresses, x.numel() // width, width, out, weight.stride(0), torch.get_num_threads())
+    y = x.new_empty((*x.shape[:-1], out), dtype=torch.float32)
+    addresses, sizes = (x.data_ptr(), weight.data_ptr(), y.data_ptr()), (x.numel() // width, width, out)
+    multiply(*addresses, *sizes, weight.stride(0), x.dtype == torch.bfloat16, torch.get_num_threads())
     return y
 
 
