@@ -14,7 +14,7 @@ from PIL import Image
 from saccade.data import scenes
 from saccade.evaluate.world import Item, items
 
-OPTIONS = {"A": "0", "B": "1", "C": "2", "D": "3"}
+OPTIONS = {"A": "red", "B": "blue", "C": "green", "D": "yellow"}
 
 
 def questions(family: str, count: int, kind: str | None = None, answers: Collection[str] | None = None) -> list[Item]:
@@ -56,7 +56,7 @@ def write_choices(file: Path, asked: Sequence[Item]) -> None:
     letters = {text: letter for letter, text in OPTIONS.items()}
     lines = ["\t".join(("index", "question", *OPTIONS, "answer", "category", "image"))]
     for number, item in enumerate(asked):
-        cells = (number, item.question.text, *OPTIONS.values(), letters[item.question.answer], "count")
+        cells = (number, item.question.text, *OPTIONS.values(), letters[item.question.answer], "color")
         lines.append("\t".join((*map(str, cells), base64.b64encode(png(item)).decode())))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from saccade.evaluate.run import evaluate
 
 pytest.importorskip("vlmeval", reason="VLMEvalKit has an environment of its own: make test-vlmevalkit")
 
-NAME = "WORLD_COUNT"
+NAME = "WORLD_COLOR"
 QUESTIONS = 24
 ROUNDED = 5e-5  # scores of a record
 
@@ -28,7 +28,7 @@ def cells(file: Path, column: str) -> list[str]:
 
 def test_score_and_answers_are_those_given_here(tmp_path: Path) -> None:
     file = tmp_path / "LMUData" / f"{NAME}.tsv"
-    write_choices(file, questions("objects", QUESTIONS, "count", OPTIONS.values()))
+    write_choices(file, questions("objects", QUESTIONS, "color", OPTIONS.values()))
     command = [
         sys.executable, "-m", "saccade.evaluate.bridges.vlmevalkit", "--model", "small=nano", "--prompts", "FlashVL",
         "--data", NAME, "--judge", "exact_matching", "--api-nproc", "5", "--work-dir", str(tmp_path / "out"),
