@@ -59,7 +59,7 @@ SUBWORDS = {
     "data": {"show", "check", "fetch"},
     "train": {"run", "show", "ablate"},
     "eval": {"diff", "paper"},
-    "bench": {"table1", "flashvl", "train"},
+    "bench": {"table1", "flashvl", "train", "decoder"},
     "verify": {"vllm"},
 }
 

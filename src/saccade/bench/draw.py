@@ -18,13 +18,15 @@ FAINT = "#a9c9dc"
 
 
 def draw(result: Result, path: Path) -> None:
-    """Draw a result: the waterfall of a model, or the Pareto picture of a comparison.
+    """Draw a result: the waterfall of a model, the bars of a decoder, or the Pareto picture of a comparison.
 
     Raises:
         ConfigError: without matplotlib, or when the result holds nothing to draw.
     """
     if "ways" in result:
         waterfall(result, path)
+    elif "speakers" in result:
+        decoder(result, path)
     elif "exercises" in result:
         training(result, path)
     elif result.get("rows"):
@@ -83,6 +85,23 @@ def training(result: Result, path: Path) -> None:
     _finish(figure, panels, result, path)
 
 
+def decoder(result: Result, path: Path) -> None:
+    """Draw the times of each way of running a decoder: to the first token above, of a later one below."""
+    figure, panels = _figure(2, shared=False)
+    for axes, figured in zip(panels, ("first_token", "per_token"), strict=True):
+        for place, row in enumerate(result["speakers"]):
+            spread = {name: value * 1e3 for name, value in row[figured].items()}
+            middle = spread["median"]
+            whiskers = [[middle - spread["lower"]], [spread["upper"] - middle]]
+            axes.barh(place, middle, xerr=whiskers, color=FAINT, edgecolor=COLOR, ecolor=COLOR)
+            axes.annotate(f" {middle:.3g}", (spread["upper"], place), va="center", fontsize=8)
+        axes.set_yticks(range(len(result["speakers"])), [row["subject"] for row in result["speakers"]])
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.set_xlabel(f"{figured.replace('_', ' ')}, ms")
+    _finish(figure, panels, result, path)
+
+
 def waterfall(result: Result, path: Path) -> None:
     """Draw the stages up to the first token one after the other, the least time of each inside its bar.
 
@@ -116,13 +135,13 @@ def _fall(axes: Any, way: Mapping[str, Any]) -> None:
     axes.set_ylabel(f"{way['subject']}\n{step:.3g} ms per token,\nat least {least:.3g}", fontsize=9)
 
 
-def _figure(panels: int = 1) -> tuple[Any, Any]:
+def _figure(panels: int = 1, *, shared: bool = True) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError("plots need matplotlib: pip install matplotlib, or leave --plot out") from error
     figure = Figure(figsize=(WIDTH, HEIGHTS[panels > 1] * panels), layout="constrained")
-    return figure, figure.subplots(panels, sharex=True, squeeze=False)[:, 0]
+    return figure, figure.subplots(panels, sharex=shared, squeeze=False)[:, 0]
 
 
 def _finish(figure: Any, panels: Any, result: Result, path: Path) -> None:

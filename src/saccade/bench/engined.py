@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from saccade.bench.counted import counter
-from saccade.bench.feeds import Layout, lay_out
+from saccade.bench.feeds import lay_out
 from saccade.bench.subjects import Generating, Pixels, Prepared, Timeline, stages_of
 from saccade.bench.tasks import Ask
 from saccade.config import SaccadeConfig
@@ -123,7 +123,9 @@ class Engined:
         with self._runner.at_work(), stages:
             start = stopwatch.now()
             seen = self._look(prepared.inputs["pictures"], store, stopwatch if watched else None)
-            times = self._speak(prepared.inputs["layout"], seen, new_tokens)
+            layout = prepared.inputs["layout"]
+            prompts = [Prompt(layout.ids, layout.roles, (picture,)) for picture in seen]
+            times, _ = speak(self._runner, prompts, new_tokens)
         return Timeline(tuple(time - start for time in times), dict(stopwatch.seconds))
 
     def _look(self, pictures: Sequence[Pixels], store: PictureStore, stopwatch: Stopwatch | None) -> list[Seen]:
@@ -140,19 +142,28 @@ class Engined:
         opened = [future.result() for future in [store.submit(picture) for picture in pictures]]
         return store.look(opened, encode, model.project_patches)
 
-    def _speak(self, layout: Layout, seen: Sequence[Seen], new_tokens: int) -> list[float]:
-        """Answer one row per picture, and return when each token of all rows had reached the host."""
-        runner, sampling = self._runner, Sampling(max_new_tokens=new_tokens)
-        runner.check(len(layout.ids), sampling)
-        entries = [Entry(Prompt(layout.ids, layout.roles, (picture,)), sampling) for picture in seen]
-        runner.enter(entries)
-        arrived, times = 0, list[float]()
-        while len(times) < new_tokens:
-            # A processor has made its token by now; an accelerator is to have its next step before that is waited for.
-            if self.device.type != "cpu" or times:
-                runner.step()
-            arrived += len(runner.collect(wait=True))
-            times += [perf_counter()] * (arrived // len(entries) - len(times))
-        for entry in entries:
-            runner.leave(entry)
-        return times
+
+def speak(runner: Runner, prompts: Sequence[Prompt], new_tokens: int) -> tuple[list[float], list[int]]:
+    """Answer prompts side by side, greedy, with exactly so many tokens; to be called while the runner is at work.
+
+    Returns:
+        When each token of all rows had reached the host, by `perf_counter`, and the ids as they came, step after step.
+
+    Raises:
+        PromptError: when a prompt and its answer do not fit the slots.
+    """
+    sampling = Sampling(max_new_tokens=new_tokens)
+    for prompt in prompts:
+        runner.check(len(prompt), sampling)
+    entries = [Entry(prompt, sampling) for prompt in prompts]
+    runner.enter(entries)
+    ids, times = list[int](), list[float]()
+    while len(times) < new_tokens:
+        # A processor has made its token by now; an accelerator is to have its next step before that is waited for.
+        if runner.model.device.type != "cpu" or times:
+            runner.step()
+        ids += [token for _, token in runner.collect(wait=True)]
+        times += [perf_counter()] * (len(ids) // len(entries) - len(times))
+    for entry in entries:
+        runner.leave(entry)
+    return times, ids

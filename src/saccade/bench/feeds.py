@@ -192,12 +192,26 @@ class AnyresFeed(PeerFeed):
         return int(side**2 + rows * (columns + 1))
 
 
-def _text(count: int, vocab: int) -> tuple[list[int], list[int]]:
-    """Draw the ids of a prompt's text, before the picture and behind it."""
+def text_ids(count: int, vocab: int) -> list[int]:
+    """Draw the ids of a prompt's text.
+
+    Args:
+        count: How many.
+        vocab: Entries of the vocabulary.
+
+    Raises:
+        ConfigError: for too few.
+    """
     if count < LEAST_TEXT:
         raise ConfigError(f"{count} text tokens are too few for a prompt: take {LEAST_TEXT} or more")
     generator = torch.Generator().manual_seed(TEXT_SEED)
-    ids = torch.randint(LOWEST_ID, vocab // 2, (count,), generator=generator).tolist()
+    drawn: list[int] = torch.randint(LOWEST_ID, vocab // 2, (count,), generator=generator).tolist()
+    return drawn
+
+
+def _text(count: int, vocab: int) -> tuple[list[int], list[int]]:
+    """Return the ids of a prompt's text, before the picture and behind it."""
+    ids = text_ids(count, vocab)
     return ids[: count // 2], ids[count // 2 :]
 
 

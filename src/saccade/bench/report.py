@@ -113,6 +113,9 @@ def markdown(result: Result) -> str:
             parts += [f"{way['subject']}: {way['way']}.", _stages(way), _facts(way)]
     if "batches" in result:
         parts.append(_batches(result["batches"]))
+    if "speakers" in result:
+        parts += [_prompted(result), _speakers(result["speakers"], result["speakers"][0])]
+        parts.append("\n".join(f"- {row['subject']}: {row['way']}." for row in result["speakers"]))
     if "exercises" in result:
         parts.append(_exercises(result["exercises"]))
     if "rows" in result:
@@ -226,6 +229,36 @@ def _compared(rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str, Any]) ->
         )
     head = [rows[0]["task"], "tokens", "TFLOPs", "TMACs", "GB", "TTFT ms", "over the first", "of matrix rate"]
     return table([*head, "TPOT ms", "of read rate", "answers/s", "tokens/s"], lines)
+
+
+def _prompted(result: Result) -> str:
+    return (
+        f"{result['model']}, the decoder alone: a prompt of {result['prompt_tokens']} tokens without a picture. FLOPs "
+        f"to the first token: {result['flops'] / 1e9:.5g} G in closed form (MACs: half); a step reads "
+        f"{result['step_bytes'] / 1e9:.4g} GB of weights. How far logits differ is told of those after the prompt: the "
+        "length of the difference to float32, over their own."
+    )
+
+
+def _speakers(rows: Sequence[Mapping[str, Any]], first: Mapping[str, Any]) -> str:
+    """Compare ways of running a decoder; the first is what the others' times are divided by."""
+    lines = [
+        [
+            row["subject"],
+            milliseconds(row["first_token"]),
+            f"{row['first_token']['median'] / first['first_token']['median']:.3g}",
+            f"{row['prefill_flops_per_second'] / 1e12:.4g}",
+            f"{100 * row['share_of_matrix_rate']:.0f} %",
+            milliseconds(row["per_token"]),
+            f"{row['per_token']['median'] / first['per_token']['median']:.3g}",
+            f"{row['step_bytes_per_second'] / 1e9:.4g}",
+            f"{100 * row['share_of_read_rate']:.0f} %",
+            f"{row['proof']['distance']:.2g}",
+        ]
+        for row in rows
+    ]
+    head = ["", "first token ms", "over the first", "TFLOP/s", "of matrix rate", "per token ms", "over the first"]
+    return table([*head, "GB/s", "of read rate", "logits differ"], lines)
 
 
 def _exercises(rows: Sequence[Mapping[str, Any]]) -> str:

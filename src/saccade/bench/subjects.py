@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -145,20 +145,42 @@ class Generating:
     def generate(self, prepared: Prepared, new_tokens: int, *, watched: bool = False) -> Timeline:
         """See `Subject.generate`."""
         stopwatch = Stopwatch(self.device)
-        listener = Listener(stopwatch)
-        settings = GenerationConfig(
-            max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False, pad_token_id=0
-        )
-        with torch.inference_mode(), stopwatch.watch(stages_of(self.model)) if watched else nullcontext():
-            start = stopwatch.now()
-            self.model.generate(**prepared.inputs, generation_config=settings, streamer=listener)
-        return Timeline(tuple(time - start for time in listener.times), dict(stopwatch.seconds))
+        with stopwatch.watch(stages_of(self.model)) if watched else nullcontext():
+            times = greedy(self.model, prepared.inputs, new_tokens, stopwatch)
+        return Timeline(times, dict(stopwatch.seconds))
 
     def count(self, prepared: Prepared) -> int:
         """See `Subject.count`."""
         with counter() as counted:
             self.generate(prepared, 1)
         return int(counted.get_total_flops())
+
+
+def greedy(
+    model: Any,
+    inputs: Mapping[str, Any],
+    new_tokens: int,
+    stopwatch: Stopwatch,
+    on_tokens: Callable[[list[int]], None] | None = None,
+) -> tuple[float, ...]:
+    """Answer through a model's own `generate`, greedy, with exactly so many tokens.
+
+    Args:
+        model: The model; its own generation configuration must be empty.
+        inputs: Its keyword arguments.
+        new_tokens: Tokens of the answer.
+        stopwatch: Of the model's device.
+        on_tokens: Called with the new ids `[batch]` of every step.
+
+    Returns:
+        Seconds from the call to each token.
+    """
+    listener = Listener(stopwatch, on_tokens)
+    settings = GenerationConfig(max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False, pad_token_id=0)
+    with torch.inference_mode():
+        start = stopwatch.now()
+        model.generate(**inputs, generation_config=settings, streamer=listener)
+    return tuple(time - start for time in listener.times)
 
 
 def stages_of(model: Any) -> dict[str, tuple[nn.Module, ...]]:

@@ -5,6 +5,7 @@ import typer
 from saccade.cli.benching import bench
 from saccade.cli.checking import check
 from saccade.cli.checkpoints import convert
+from saccade.cli.decoding import decoder
 from saccade.cli.doctoring import doctor
 from saccade.cli.explaining import explain
 from saccade.cli.fetching import fetch
@@ -42,6 +43,7 @@ data.command("check")(check)
 data.command("fetch")(fetch)
 app.add_typer(data, name="data")
 app.add_typer(train, name="train")
+bench.command("decoder")(decoder)
 app.add_typer(bench, name="bench")
 
 

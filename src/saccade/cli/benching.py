@@ -100,8 +100,8 @@ def measure(
         settings = Settings(new_tokens, rounds, warm_up, seed, seconds)
         result = _measured(model, to_size(picture), text, _numbers(batches), device, dtype, settings)
     else:
-        result = _kept(kept)
-    _deliver(result, out, plot, markdown)
+        result = kept_result(kept)
+    deliver(result, out, plot, markdown)
 
 
 @bench.command()
@@ -139,8 +139,8 @@ def table1(
         settings = Settings(NEW_TOKENS, rounds, warm_up, seed, seconds)
         result = _compared(paper, model, peer, pictures, device, dtype, settings, small=small)
     else:
-        result = _kept(kept)
-    _deliver(result, out, plot, markdown)
+        result = kept_result(kept)
+    deliver(result, out, plot, markdown)
 
 
 @bench.command()
@@ -177,8 +177,8 @@ def flashvl(
         settings = Settings(new_tokens or NEW_TOKENS, rounds, warm_up, seed, seconds)
         result = _compared(paper, model, peer, pictures, device, dtype, settings, small=small)
     else:
-        result = _kept(kept)
-    _deliver(result, out, plot, markdown)
+        result = kept_result(kept)
+    deliver(result, out, plot, markdown)
 
 
 @bench.command("train")
@@ -205,8 +205,8 @@ def training(
 
     Example:  saccade bench train --out train.json --plot train.png
     """
-    result = _trained(model, peer, device, dtype, rounds, seed, quick=quick) if kept is None else _kept(kept)
-    _deliver(result, out, plot, markdown)
+    result = _trained(model, peer, device, dtype, rounds, seed, quick=quick) if kept is None else kept_result(kept)
+    deliver(result, out, plot, markdown)
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def _measured(
     from saccade.bench.waterfall import measure_batches, measure_waterfall, runs_per_round
     from saccade.image import num_views
 
-    place, number = _place(device, dtype)
+    place, number = to_place(device, dtype)
     config = configuration(model)
     ask = Ask(*size, text)
     budget = Budget(settings.seconds, parts=2)
@@ -284,7 +284,7 @@ def _compared(
     from saccade.bench.report import add_targets, new_result
     from saccade.bench.rounds import Budget
 
-    place, number = _place(device, dtype)
+    place, number = to_place(device, dtype)
     tasks = [replace(task, asks=task.asks[:pictures]) for task in paper.tasks]
     others = [] if peers == [NONE] else peers or paper.peers
     named = [] if models == [NONE] else models or paper.models
@@ -325,9 +325,9 @@ def _trained(
     from saccade.bench.report import new_result
     from saccade.bench.training import Steps, learners, measure_training, steps_of
 
-    place, _ = _place(device, "float32")
+    place, _ = to_place(device, "float32")
     small = place.type == "cpu"
-    _, number = _place(device, dtype or ("float32" if small else "bfloat16"))
+    _, number = to_place(device, dtype or ("float32" if small else "bfloat16"))
     others = [] if peers == [NONE] else peers or TRAIN_PEERS
     named = [] if models == [NONE] else models or (TRAIN_SMALL if small else TRAIN_MODELS)
     steps = Steps(2 if quick else rounds, seed, quick)
@@ -348,13 +348,14 @@ def _check_place_of_options(context: typer.Context) -> None:
             )
 
 
-def _kept(path: Path) -> Result:
+def kept_result(path: Path) -> Result:
+    """Read what `--from` names."""
     from saccade.bench.report import read_result
 
     return read_result(path)
 
 
-def _deliver(result: Result, out: Path | None, plot: Path | None, markdown: Path | None) -> None:
+def deliver(result: Result, out: Path | None, plot: Path | None, markdown: Path | None) -> None:
     """Print the tables and, as the last line, the result; write the files that are wanted."""
     from saccade.bench.report import markdown as tables
     from saccade.bench.report import write_result
@@ -372,7 +373,8 @@ def _deliver(result: Result, out: Path | None, plot: Path | None, markdown: Path
     typer.echo(json.dumps(result))
 
 
-def _place(device: str | None, dtype: str) -> tuple[torch.device, torch.dtype]:
+def to_place(device: str | None, dtype: str) -> tuple[torch.device, torch.dtype]:
+    """Return device and dtype by their names; CUDA where none is named and there is one."""
     import torch
 
     from saccade.vlm import parse_dtype

@@ -148,6 +148,23 @@ def _on_accelerator(result: Result) -> Iterator[Target]:
         yield Target(f"{name}: {where}", median(engine), MANY_ANSWERS_PER_SECOND, "answers/s", at_most=False)
 
 
+def verdicts_on_decoder(result: Result) -> list[Target]:
+    """Divide the engine's times by those of llama.cpp, where that was measured; no bound is set."""
+    from saccade.bench.engined import engine_name
+    from saccade.bench.llamacpp import NAME
+    from saccade.bench.report import Target
+
+    rounds = {row["subject"]: row["rounds"] for row in result["speakers"]}
+    if NAME not in rounds:
+        return []
+    engine = rounds[engine_name(result["model"])]
+    return [
+        Target(f"{result['model']}, decoder alone: {figure}, engine over {NAME}", ratio, None)
+        for figure, seconds in engine.items()
+        for ratio in [_ratio(seconds, rounds[NAME][figure])]
+    ]
+
+
 def _rates(result: Mapping[str, Any]) -> dict[int, list[list[float]]]:
     """Return answers per second by batch, of plain `generate` and of the engine, round by round."""
     rates: dict[int, list[list[float]]] = {}
