@@ -1,7 +1,7 @@
 """Release a model of nano's size: a run's weights into the package, scores into docs/results, and the card from both.
 
 saccade train run nano --out runs/nano
-python tools/release_nano.py nano --run runs/nano   # weights, scores, card
+python tools/release_nano.py nano --run runs/nano   # weights; commit them, so that scores name a commit that has them
 python tools/release_nano.py nano --score           # scores and card of the weights that are in the package
 python tools/release_nano.py nano                   # the card alone, from the scores that are there
 """
@@ -54,7 +54,8 @@ answer a few turns without one.{start}
 ## Training
 
 - Data: the rendered world, version {world}, training split; handwritten digits are rows 0 to 1346 of the UCI set.
-- Command: `saccade train run {name} --out runs/{name}`, then `python tools/release_nano.py {name} --run runs/{name}`.
+- Command: `saccade train run {name} --out runs/{name}`, then `python tools/release_nano.py {name} --run runs/{name}`
+  and, once that is committed, `python tools/release_nano.py {name} --score`.
 - Stages: {stages}; recipe and code as of commit {commit}.{note}
 - Machine and time: {machine}; {minutes:.0f} minutes, beside other work.
 
@@ -212,9 +213,10 @@ def main() -> None:
     if arguments.run is not None:
         here = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=REPO, text=True).strip()
         release(arguments.name, arguments.run, arguments.commit or here, arguments.note)
-    if arguments.run is not None or arguments.score:
+    if arguments.score:
         score(arguments.name)
-    (ASSETS / arguments.name / "README.md").write_text(card(arguments.name))
+    if arguments.run is None:
+        (ASSETS / arguments.name / "README.md").write_text(card(arguments.name))
     if total_bytes() > MOST_BYTES:
         raise SystemExit(
             f"{ASSETS} holds {total_bytes():,} bytes, more than {MOST_BYTES:,}: make a model smaller, or release those "
