@@ -36,7 +36,7 @@ from saccade.train.start import load_tokenizer
 from saccade.train.world import question_types
 from small import config as small_config
 
-TABLE3, TABLE6 = STUDIES["table3"], STUDIES["table6"]
+TABLE3, TABLE6, TABLE8 = (STUDIES[name] for name in ("table3", "table6", "table8"))
 
 
 def result(variant: str, seed: int, accuracy: float) -> dict:
@@ -128,6 +128,32 @@ def test_variants_differ_where_their_names_say():
     assert TABLE3.variants["no compression"]().tokens_per_view == nano().patches_per_view
     assert TABLE3.variants["12 queries"]().prompt.num_queries == 12
     assert TABLE3.variants["random"]().query.init == "random"
+
+
+def test_tilings_are_compared_patch_by_patch_and_adapters_on_as_many_tokens():
+    """Stitching drops 32 of 81 patches, as the paper's drops 448 of 1024, and no form merges those that are left."""
+    counts = {name: build().tokens_per_view for name, build in TABLE6.variants.items()}
+    assert counts == {"static": 81, "plain tiling": 81, "overlapped tiling": 81, "ISS": 49}
+    assert {build().tokens_per_view for build in TABLE8.variants.values()} == {9}
+
+
+def test_a_variant_starts_from_what_it_keeps_of_the_base(base):
+    given = base.model.state_dict()
+    for known, variant, fresh in ((TABLE3, "SAP", "language_model"), (TABLE6, "ISS", ""), (TABLE8, "proposed", "mult")):
+        course = known.course(variant)
+        own = cell._start(course, base).state_dict()
+        kept = {name for name in own if name.startswith(tuple(f"{module}." for module in course.keeps))}
+        assert all(torch.equal(own[name], given[name]) for name in kept)
+        assert any(fresh in name for name in own.keys() - kept) == bool(fresh)
+    small, larger = cell.settings(TABLE3, base), cell.settings(TABLE6, base)
+    assert "weights" not in small
+    assert "keeps" not in small["variant SAP"]
+    assert "weights" in larger
+    assert "lm_head" in larger["variant ISS"]["keeps"]
+    other = saccade.load("nano_flashvl_iss", dtype="float32")
+    assert cell.settings(TABLE3, other)["tower"] == small["tower"]
+    with pytest.raises(ConfigError, match=r"projector of nano_flashvl_iss is not that of variant 'static'"):
+        cell.settings(TABLE6, other)
 
 
 def test_unknown_study_names_the_known():

@@ -17,7 +17,7 @@ from transformers import set_seed
 
 from saccade.ablate.paired import Answers
 from saccade.ablate.stored import course_patches
-from saccade.ablate.study import Course, Study
+from saccade.ablate.study import TOWER, Course, Study
 from saccade.config import SaccadeConfig
 from saccade.data import scenes
 from saccade.errors import ConfigError
@@ -59,7 +59,7 @@ def settings(study: Study, base: VLM) -> dict[str, Any]:
         "questions": study.questions,
         "pointing scenes": POINTING_SCENES,
     }
-    if any(course.build is None for course in courses.values()):
+    if any(course.build is None or course.keeps != TOWER for course in courses.values()):
         shared["weights"] = weights_hash(base.model)
     return shared | definitions
 
@@ -182,12 +182,13 @@ def visual_tokens(study: Study, config: SaccadeConfig) -> float:
 
 
 def _start(course: Course, base: VLM) -> SaccadeForConditionalGeneration:
-    """Return what a course starts from: a copy of the base, or a fresh model with its tower."""
+    """Return what a course starts from: a copy of the base, or a fresh model with what it keeps of that."""
     if course.build is None:
         model: SaccadeForConditionalGeneration = deepcopy(base.model)
         return model
     model = SaccadeForConditionalGeneration(course.build())
-    model.model.vision_tower.load_state_dict(base.model.model.vision_tower.state_dict())
+    for name in course.keeps:
+        model.get_submodule(name).load_state_dict(base.model.get_submodule(name).state_dict())
     return model
 
 
@@ -198,7 +199,11 @@ def _definition(variant: str, course: Course, base: VLM) -> dict[str, Any]:
             answer_trainer(stage)  # a library that is missing is told before the first stage, not before the last
     config = course.config(base.model.config)
     _check_tower(variant, config, base)
-    return {
+    if course.build is not None:
+        _check_shapes(variant, config, course.keeps, base)
+    # Only where more is kept than the tower, as all studies did before there was the choice: their cells stay valid.
+    kept = {} if course.keeps == TOWER else {"keeps": list(course.keeps)}
+    return kept | {
         "start": course.start,
         "stages": {row: stage.model_dump(mode="json") for row, stage in course.stages.items()},
         "config": hashlib.sha256(json.dumps(config.definition(), sort_keys=True).encode()).hexdigest(),
@@ -215,3 +220,20 @@ def _check_tower(variant: str, config: SaccadeConfig, base: VLM) -> None:
             f"the tower of {base.name} is not that of variant {variant!r} ({', '.join(other)} differ): give a base "
             "that has nano's tower"
         )
+
+
+def _check_shapes(variant: str, config: SaccadeConfig, modules: Sequence[str], base: VLM) -> None:
+    """Raise ConfigError where a module of the base does not fit the same one of the variant."""
+    with torch.device("meta"):
+        fresh = SaccadeForConditionalGeneration(config)
+    for name in modules:
+        own, given = (_shapes(model.get_submodule(name)) for model in (fresh, base.model))
+        if own != given:
+            raise ConfigError(
+                f"{name} of {base.name} is not that of variant {variant!r}, which keeps its weights: give a base of "
+                "nano's shape"
+            )
+
+
+def _shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}

@@ -11,6 +11,7 @@ from saccade.config import SaccadeConfig
 from saccade.train.stages import Stage
 
 Build = Callable[[], SaccadeConfig]
+TOWER = ("model.vision_tower",)
 QUESTIONS = 500
 
 
@@ -54,13 +55,15 @@ class Course:
 
     Attributes:
         stages: By the name of the model that each leaves: a row of the tables.
-        build: Returns the configuration of a model that is fresh but for the base's tower; None for the base itself.
+        build: Returns the configuration of a model that is fresh but for what it keeps; None for the base itself.
         start: Row of the model as it is before the first stage; empty if that is not scored.
+        keeps: Modules of a fresh model that start from the base's weights, its tower among them.
     """
 
     stages: Mapping[str, Stage]
     build: Build | None = None
     start: str = ""
+    keeps: tuple[str, ...] = TOWER
 
     @property
     def rows(self) -> tuple[str, ...]:
