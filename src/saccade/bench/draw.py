@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from saccade.bench.report import Result
+from saccade.bench.report import Result, in_full
 from saccade.errors import ConfigError
 
 WIDTH = 8.0  # inches
 HEIGHTS = {False: 5.0, True: 3.2}  # of a panel that stands alone, and of one among several
 DPI = 144
 LARGEST = 2400.0  # area of the largest circle in square points
+LINE = 11.0  # points from one label to the next
 COLOR = "#2a6f97"
 FAINT = "#a9c9dc"
 
@@ -42,17 +44,20 @@ def pareto(result: Result, path: Path) -> None:
     """
     figure, (axes,) = _figure()
     largest = max(row["memory_bytes"] or row["weight_bytes"] for row in result["rows"])
+    labels: list[tuple[float, float, float, str]] = []
     for name in dict.fromkeys(row["subject"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["subject"] == name]
         tokens = sum(row["visual_tokens"] + row["query_tokens"] for row in rows) / len(rows)
         seconds = sum(row["ttft"]["median"] for row in rows) / len(rows)
         size = max(row["memory_bytes"] or row["weight_bytes"] for row in rows)
-        label = f"{name}\n{size / 1e9:.3g} GB"
-        axes.scatter(tokens, seconds * 1e3, s=LARGEST * size / largest, color=FAINT, edgecolor=COLOR, zorder=2)
-        axes.annotate(label, (tokens, seconds * 1e3), ha="center", va="center", fontsize=8, zorder=3)
+        area = LARGEST * size / largest
+        axes.scatter(tokens, seconds * 1e3, s=area, color=FAINT, edgecolor=COLOR, zorder=2)
+        labels.append((seconds * 1e3, tokens, math.sqrt(area / math.pi), f"{name}, {size / 1e9:.3g} GB"))
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.margins(0.2)
+    axes.margins(0.25)
+    _name_ticks(axes)
+    _label(axes, labels)
     axes.set_xlabel("visual and query tokens")
     axes.set_ylabel("time to first token, ms")
     _finish(figure, [axes], result, path)
@@ -94,7 +99,7 @@ def decoder(result: Result, path: Path) -> None:
             middle = spread["median"]
             whiskers = [[middle - spread["lower"]], [spread["upper"] - middle]]
             axes.barh(place, middle, xerr=whiskers, color=FAINT, edgecolor=COLOR, ecolor=COLOR)
-            axes.annotate(f" {middle:.3g}", (spread["upper"], place), va="center", fontsize=8)
+            axes.annotate(f" {in_full(middle, 3)}", (spread["upper"], place), va="center", fontsize=8)
         axes.set_yticks(range(len(result["speakers"])), [row["subject"] for row in result["speakers"]])
         axes.invert_yaxis()
         axes.margins(x=0.15)
@@ -125,14 +130,42 @@ def _fall(axes: Any, way: Mapping[str, Any]) -> None:
         axes.barh(row, seconds, left=left, color=FAINT, edgecolor=COLOR)
         if stage.get("least_seconds") is not None:
             axes.barh(row, stage["least_seconds"] * 1e3, left=left, height=0.4, color=COLOR)
-        axes.annotate(f" {seconds:.3g} ms", (left + seconds, row), va="center", fontsize=8)
+        axes.annotate(f" {in_full(seconds, 3)} ms", (left + seconds, row), va="center", fontsize=8)
         start += seconds
     axes.set_yticks(range(len(shown)), [stage["name"] for stage in shown])
     axes.invert_yaxis()
     axes.margins(x=0.15)
     each = way["stages"][-1]
     step, least = each["seconds"]["median"] * 1e3, each["least_seconds"] * 1e3
-    axes.set_ylabel(f"{way['subject']}\n{step:.3g} ms per token,\nat least {least:.3g}", fontsize=9)
+    axes.set_ylabel(f"{way['subject']}\n{in_full(step, 3)} ms per token,\nat least {in_full(least, 3)}", fontsize=9)
+
+
+def _name_ticks(axes: Any) -> None:
+    """Write the ticks of logarithmic axes as numbers: within a decade, powers of ten alone would be too few."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _label(axes: Any, labels: list[tuple[float, float, float, str]]) -> None:
+    """Write labels (height, place, radius of the circle in points, text) beside circles, none over another one.
+
+    From below: a label that would touch the one before, of a circle at nearly the same place, is moved above it.
+    """
+    points = 72 / axes.figure.dpi
+    beside: list[tuple[float, float]] = []
+    for height, place, radius, text in sorted(labels):
+        left, bottom = (float(value) * points for value in axes.transData.transform((place, height)))
+        taken = [other + LINE for start, other in beside if abs(start - left) < len(text) * LINE / 2]
+        moved = max([bottom, *taken])
+        beside.append((left, moved))
+        offset = (radius + 3, moved - bottom)
+        axes.annotate(
+            text, (place, height), xytext=offset, textcoords="offset points", va="center", fontsize=8, zorder=3
+        )
 
 
 def _figure(panels: int = 1, *, shared: bool = True) -> tuple[Any, Any]:

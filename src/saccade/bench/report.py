@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from saccade.bench.rounds import significant
 from saccade.errors import ConfigError
 from saccade.evaluate.provenance import made_with
 
@@ -166,7 +167,7 @@ def _stages(way: Mapping[str, Any]) -> str:
             [
                 stage["name"],
                 milliseconds(stage["seconds"]),
-                f"{stage['least_seconds'] * 1e3:.4g}" if planned else "–",
+                in_full(stage["least_seconds"] * 1e3) if planned else "–",
                 f"{100 * stage['share_of_ceiling']:.0f} %" if planned else "–",
                 f"{stage['flops'] / 1e9:.4g}" if planned else "–",
                 f"{stage['macs'] / 1e9:.4g}" if planned else "–",
@@ -298,7 +299,13 @@ def target_cells(target: Mapping[str, Any]) -> list[str]:
 
 def milliseconds(spread: Mapping[str, float]) -> str:
     """Write a spread of seconds as milliseconds: the median and, behind it, the quartiles."""
-    return f"{spread['median'] * 1e3:.4g} ({spread['lower'] * 1e3:.4g}–{spread['upper'] * 1e3:.4g})"
+    middle, lower, upper = (in_full(spread[name] * 1e3) for name in ("median", "lower", "upper"))
+    return f"{middle} ({lower}–{upper})"
+
+
+def in_full(value: float, digits: int = 4) -> str:
+    """Write a number with so many significant digits and no power of ten."""
+    return f"{value:.{digits}g}" if abs(value) < 10**digits - 0.5 else f"{significant(value, digits):,.0f}"
 
 
 def _rate(spread: Mapping[str, float]) -> str:
@@ -306,4 +313,4 @@ def _rate(spread: Mapping[str, float]) -> str:
 
 
 def _listed(percentiles: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value * 1e3:.4g}" for name, value in percentiles.items())
+    return ", ".join(f"{name} {in_full(value * 1e3)}" for name, value in percentiles.items())
