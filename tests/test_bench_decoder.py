@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from saccade.bench.subjects import Generating, Timeline
 from saccade.cli import app
 from saccade.cli.goals import verdicts_on_decoder
 from saccade.config import SaccadeConfig
+from saccade.engine.runner import BROKEN
 from saccade.errors import ConfigError, EngineError
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.presets import preset
@@ -125,6 +127,16 @@ def test_numbers_that_are_none_are_wrong(monkeypatch: pytest.MonkeyPatch) -> Non
         Judge(speaker._model, text_ids(20, small.VOCAB)).judge(speaker, NEW)
 
 
+def test_a_token_that_is_none_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine says -1 where numbers are not finite."""
+    speaker = PlainSpeaker(plain(QWEN2))
+    answer = speaker.answer(text_ids(20, small.VOCAB), NEW)
+    broken = replace(answer, tokens=(*answer.tokens[:-1], BROKEN))
+    monkeypatch.setattr(speaker, "answer", lambda *_: broken)
+    with pytest.raises(EngineError, match="inf standard deviations behind"):
+        Judge(speaker._model, text_ids(20, small.VOCAB)).judge(speaker, NEW)
+
+
 @pytest.mark.parametrize(
     ("decoder", "said"),
     [
@@ -197,6 +209,7 @@ def test_the_engine_is_divided_by_its_peer() -> None:
         (("--model", "preset:flashsloth"), "family 'phi'"),
         (("--dtype", "float16", "--peer", "none"), "--dtype is float16"),
         (("--prompt", 3, "--peer", "none"), "too few"),
+        (("--prompt", 99999, "--peer", "none"), "lower one of them"),
         (("--rounds", 2), "too few"),
     ],
 )

@@ -74,8 +74,9 @@ Files: `docs/results/{name}_test.json`, `docs/results/{name}_shifted.json`; comm
 
 
 def released() -> list[str]:
-    """The models that are in the package, in the order of SHAPES."""
-    return [name for name in SHAPES if name in bundled_models()]
+    """The models that are in the package and were scored, in the order of SHAPES."""
+    scored = (name for name in SHAPES if all((RESULTS / f"{name}_{split}.json").is_file() for split in SPLITS))
+    return [name for name in scored if name in bundled_models()]
 
 
 def table(report: dict[str, Any]) -> str:
@@ -205,9 +206,10 @@ def main() -> None:
     """Release a run, or write the card again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=SHAPES, help="a recipe")
-    parser.add_argument("--run", type=Path, help="folder of a finished `saccade train run NAME`")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--run", type=Path, help="folder of a finished `saccade train run NAME`")
+    what.add_argument("--score", action="store_true", help="score what is in the package, once it is committed")
     parser.add_argument("--commit", help="commit whose code trained it (default: the one that is checked out)")
-    parser.add_argument("--score", action="store_true", help="score what is in the package again")
     parser.add_argument("--note", default="", help="what the card says about how the run departed from its recipe")
     arguments = parser.parse_args()
     if arguments.run is not None:

@@ -1,4 +1,4 @@
-"""One cell of a study: a variant trained from one seed on a tower that all share, and scored after every stage."""
+"""One cell of a study: a variant trained from one seed, with what it keeps of a base, and scored after every stage."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def settings(study: Study, base: VLM) -> dict[str, Any]:
     """All that the results of a study depend on besides variant and seed, by name, in JSON types.
 
     Raises:
-        ConfigError: when the base has another tower than a variant, or a library is missing.
+        ConfigError: when the base has another tower than a variant, or lacks what it keeps, or a library is missing.
     """
     courses = {name: study.course(name) for name in study.variants}
     definitions = {f"variant {name}": _definition(name, course, base) for name, course in courses.items()}
@@ -72,7 +72,8 @@ def run_cell(study: Study, variant: str, seed: int, base: VLM, cache: Path) -> d
         variant: One of its variants.
         seed: Of the new weights, the order of the data, and which scenes rows are drawn from; pictures of the rendered
             world, where a stage draws those, are the same for all seeds.
-        base: Gives its tower, which stays frozen, and its tokenizer; `settings` has checked that the tower fits.
+        base: Gives its tower, which stays frozen, its tokenizer, and what else a course keeps; `settings` has checked
+            that it fits.
         cache: Folder for the patches of the training pictures.
 
     Returns:

@@ -42,7 +42,7 @@ def run_cells(
 
     Args:
         cells: What to run; the first ones begin first.
-        base: Gives the frozen tower and the tokenizer.
+        base: Gives the frozen tower, the tokenizer, and what else a course keeps.
         cache: Folder for the patches of the training pictures.
         jobs: How many run at once. Of several, each is a process of one thread, which shows no progress of its own.
         console: Where progress is shown.

@@ -31,7 +31,7 @@ def run_studies(studies: Sequence[Study], out: Path, seeds: int, base: VLM, cach
         studies: What to run.
         out: Folder of the results, one JSON file per cell, and beside them the settings they share.
         seeds: Seeds 0 to `seeds` - 1, all variants from one before the next.
-        base: Gives the frozen tower and the tokenizer.
+        base: Gives the frozen tower, the tokenizer, and what else a course keeps.
         cache: Folder for what can be computed again.
         jobs: Cells that run at once, each in a process of one thread; 1 runs them here, with all threads.
 

@@ -53,13 +53,14 @@ def pareto(result: Result, path: Path) -> None:
         area = LARGEST * size / largest
         axes.scatter(tokens, seconds * 1e3, s=area, color=FAINT, edgecolor=COLOR, zorder=2)
         labels.append((seconds * 1e3, tokens, math.sqrt(area / math.pi), f"{name}, {size / 1e9:.3g} GB"))
+    axes.margins(0.25)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.margins(0.25)
-    _name_ticks(axes)
-    _label(axes, labels)
     axes.set_xlabel("visual and query tokens")
     axes.set_ylabel("time to first token, ms")
+    _name_ticks(axes)
+    figure.draw_without_rendering()  # limits and layout are settled only then
+    _label(axes, labels)
     _finish(figure, [axes], result, path)
 
 
@@ -146,7 +147,7 @@ def _name_ticks(axes: Any) -> None:
 
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         axis.set_minor_formatter(NullFormatter())
 
 

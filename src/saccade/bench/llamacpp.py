@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
 import shutil
 import tempfile
@@ -77,6 +78,10 @@ def decoder_bytes(model: Any) -> int:
     return sum(parts.values())
 
 
+# What llama.cpp calls for as long as the process lives.
+_HELD: list[Any] = []
+
+
 class LlamaCpp:
     """A GGUF file in llama.cpp, on as many threads of this processor as torch has.
 
@@ -97,7 +102,8 @@ class LlamaCpp:
         import llama_cpp
 
         self._library = llama_cpp
-        said = self._listen()
+        said = _listen()
+        said.clear()
         self._model = llama_cpp.llama_model_load_from_file(str(file).encode(), self._model_settings())
         if not self._model:
             raise EngineError(f"{NAME} does not take the decoder: {' '.join(said)}")
@@ -146,15 +152,6 @@ class LlamaCpp:
         logits: NDArray[np.float32] = np.ctypeslib.as_array(found, shape=(self._vocab,))
         return logits
 
-    def _listen(self) -> deque[str]:
-        """Keep what llama.cpp says from the terminal; the last lines stand in what is returned."""
-        said: deque[str] = deque(maxlen=STORY_LINES)
-        self._heard = self._library.llama_log_callback(
-            lambda level, text, data: said.append(text.decode(errors="replace").strip())
-        )  # held, because llama.cpp calls it for as long as it runs
-        self._library.llama_log_set(self._heard, ctypes.c_void_p(0))
-        return said
-
     def _model_settings(self) -> Any:
         settings = self._library.llama_model_default_params()
         settings.n_gpu_layers = 0
@@ -172,3 +169,15 @@ class LlamaCpp:
             setattr(settings, "flash_attn_type" if hasattr(settings, "flash_attn_type") else "flash_attn", 0)
             settings.type_k = settings.type_v = self._library.GGML_TYPE_F32
         return settings
+
+
+@functools.cache
+def _listen() -> deque[str]:
+    """Keep what llama.cpp says from the terminal; the last lines stand in what is returned, the same every time."""
+    import llama_cpp
+
+    said: deque[str] = deque(maxlen=STORY_LINES)
+    heard = llama_cpp.llama_log_callback(lambda level, text, data: said.append(text.decode(errors="replace").strip()))
+    llama_cpp.llama_log_set(heard, ctypes.c_void_p(0))
+    _HELD.append(heard)
+    return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -76,6 +77,8 @@ class Judge:
         return float((logits - self._after).norm() / self._after.norm())
 
     def _shortfall(self, tokens: tuple[int, ...]) -> float:
+        if not all(0 <= token < len(self._after) for token in tokens):
+            return math.inf  # what the engine says of numbers that are not finite is no id
         if tokens not in self._known:
             self._known[tokens] = self._logits([*self._ids, *tokens[:-1]], len(tokens))
         logits = self._known[tokens]
@@ -87,7 +90,9 @@ class Judge:
 
     def _logits(self, ids: list[int], keep: int, *, widened: bool = True) -> torch.Tensor:
         """Return the logits after the last `keep` tokens, `[keep, vocab]`, in float32 or as the model rounds."""
-        mode = LowPrecisionWeights() if widened and self._model.dtype == torch.bfloat16 else nullcontext()
+        # Without the kernel, which is among what is judged.
+        widening = LowPrecisionWeights(kernel=False)
+        mode = widening if widened and self._model.dtype == torch.bfloat16 else nullcontext()
         with torch.inference_mode(), mode:
             outputs = self._model(input_ids=torch.tensor([ids]), logits_to_keep=keep, use_cache=False)
         found: torch.Tensor = outputs.logits[0].float()

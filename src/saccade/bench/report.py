@@ -304,7 +304,7 @@ def milliseconds(spread: Mapping[str, float]) -> str:
 
 
 def in_full(value: float, digits: int = 4) -> str:
-    """Write a number with so many significant digits and no power of ten."""
+    """Write a number with so many significant digits, a large one without a power of ten."""
     return f"{value:.{digits}g}" if abs(value) < 10**digits - 0.5 else f"{significant(value, digits):,.0f}"
 
 

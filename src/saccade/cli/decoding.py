@@ -89,6 +89,7 @@ def _measured(model: str, prompt: int, peer: str, dtype: str, settings: Settings
         raise ConfigError(f"--dtype is {dtype}: llama.cpp and the engine are compared in bfloat16 or float32")
     config = configuration(model)
     _check(config, peer, number)
+    _check_room(config, prompt, settings.new_tokens)
     shapes, budget = decoder_shapes(config, prompt), Budget(settings.seconds, parts=1)
     with ExitStack() as stack, progress() as bar:
         plain = open_own(model, "cpu", number, settings.seed)
@@ -130,6 +131,19 @@ def _check(config: SaccadeConfig, peer: str, dtype: torch.dtype) -> None:
     free = free_bytes(torch.device("cpu"))
     if needed > free:
         raise ConfigError(f"the weights take up to {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free")
+
+
+def _check_room(config: SaccadeConfig, prompt: int, new_tokens: int) -> None:
+    """Raise ConfigError for a prompt that is too short to be drawn, or too long for the decoder with its answer."""
+    from saccade.bench.feeds import text_ids
+
+    text_ids(prompt, config.text_config.vocab_size)
+    most = config.text_config.max_position_embeddings
+    if prompt + new_tokens > most:
+        raise ConfigError(
+            f"--prompt {prompt} and --new-tokens {new_tokens} are more than the {most} positions that the decoder "
+            "knows: lower one of them"
+        )
 
 
 def _opened(plain: Generating, peer: str, length: int, stack: ExitStack) -> list[Speaker]:

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from saccade.engine.cpu.build import load_kernel
 from saccade.errors import ConfigError
 
-# Up to so many rows of activations the kernel is as fast as the library's product, or faster. It computes in float32:
-# a processor with units for bfloat16 matrices, where activations are bfloat16, overtakes it earlier.
+# Up to so many rows of activations the kernel is as fast as the library's product, or faster. Where activations are
+# bfloat16, the processor has units for matrices of them, and the library overtakes it earlier.
 FEW_ROWS = {torch.float32: 64, torch.bfloat16: 8}
 # float32 weights of one block: large enough for the library's product to run as on the whole matrix (blocks of a
 # quarter cost it 8 %), small enough for the last-level cache of a server.
@@ -41,7 +41,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     elif x.dtype == torch.bfloat16:
         return F.linear(x, weight, bias)
     else:
-        y = _by_blocks(x, weight)
+        y = by_blocks(x, weight)
     if bias is not None:
         y += bias
     return y if y.dtype == x.dtype else y.to(x.dtype)
@@ -74,7 +74,7 @@ def _by_kernel(multiply: Callable[..., None], x: torch.Tensor, weight: torch.Ten
     return y
 
 
-def _by_blocks(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def by_blocks(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Multiply float32 x with block after block of the weights, each made float32 in the cache."""
     out, width = weight.shape
     rows = x.reshape(-1, x.shape[-1])

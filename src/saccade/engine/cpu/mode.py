@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-import saccade.engine.cpu.linear  # noqa: F401 (registers the operator)
+from saccade.engine.cpu.linear import by_blocks  # its module registers the operator
 
 # What mixes activations with small parameters, or with one another, and wants a single dtype.
 _ONE_DTYPE = (
@@ -26,14 +26,17 @@ class LowPrecisionWeights(TorchFunctionMode):
 
     Args:
         activations: float32, or bfloat16 where the processor multiplies matrices of bfloat16.
+        kernel: Whether few rows go through the kernel; without it, for float32 alone, all go through the library, which
+            is slower and what the kernel is judged by.
     """
 
-    def __init__(self, activations: torch.dtype = torch.float32) -> None:
+    def __init__(self, activations: torch.dtype = torch.float32, *, kernel: bool = True) -> None:
         super().__init__()
         self.activations = activations
         self._ways: dict[Callable[..., Any], Callable[..., Any]] = {F.linear: _linear}
         if activations == torch.float32:
-            self._ways |= {F.linear: _linear_widened, F.embedding: _embedding, torch.Tensor.to: _to}
+            linear = _linear_widened if kernel else _linear_by_blocks
+            self._ways |= {F.linear: linear, F.embedding: _embedding, torch.Tensor.to: _to}
             self._ways |= {function: _in_one_dtype(function) for function in _ONE_DTYPE}
 
     def __torch_function__(
@@ -64,6 +67,13 @@ def _linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 
 def _linear_widened(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     return _linear(_widen(input), weight, bias)
+
+
+def _linear_by_blocks(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    if weight.dtype != torch.bfloat16 or not weight.is_cpu:
+        return F.linear(_widen(input), weight, bias)
+    output = by_blocks(_widen(input), weight)
+    return output if bias is None else output + _widen(bias)
 
 
 def _embedding(*args: Any, **kwargs: Any) -> Any:
