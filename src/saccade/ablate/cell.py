@@ -231,8 +231,8 @@ def _check_shapes(variant: str, config: SaccadeConfig, modules: Sequence[str], b
         own, given = (_shapes(model.get_submodule(name)) for model in (fresh, base.model))
         if own != given:
             raise ConfigError(
-                f"{name} of {base.name} is not that of variant {variant!r}, which keeps its weights: give a base of "
-                "nano's shape"
+                f"{name} of {base.name} is not that of variant {variant!r}, which keeps its weights: give a base "
+                "that has the same"
             )
 
 

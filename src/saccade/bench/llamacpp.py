@@ -78,10 +78,6 @@ def decoder_bytes(model: Any) -> int:
     return sum(parts.values())
 
 
-# What llama.cpp calls for as long as the process lives.
-_HELD: list[Any] = []
-
-
 class LlamaCpp:
     """A GGUF file in llama.cpp, on as many threads of this processor as torch has.
 
@@ -102,7 +98,7 @@ class LlamaCpp:
         import llama_cpp
 
         self._library = llama_cpp
-        said = _listen()
+        said, _ = _listen()
         said.clear()
         self._model = llama_cpp.llama_model_load_from_file(str(file).encode(), self._model_settings())
         if not self._model:
@@ -172,12 +168,15 @@ class LlamaCpp:
 
 
 @functools.cache
-def _listen() -> deque[str]:
-    """Keep what llama.cpp says from the terminal; the last lines stand in what is returned, the same every time."""
+def _listen() -> tuple[deque[str], Any]:
+    """Keep what llama.cpp says from the terminal.
+
+    Returns:
+        Its last lines, and what it calls to say them: both are kept here, for as long as the process lives.
+    """
     import llama_cpp
 
     said: deque[str] = deque(maxlen=STORY_LINES)
     heard = llama_cpp.llama_log_callback(lambda level, text, data: said.append(text.decode(errors="replace").strip()))
     llama_cpp.llama_log_set(heard, ctypes.c_void_p(0))
-    _HELD.append(heard)
-    return said
+    return said, heard
