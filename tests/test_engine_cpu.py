@@ -1,6 +1,7 @@
 """Linear layers with bfloat16 weights on a CPU: the kernel, its building, and modules that run on it unchanged."""
 
 import copy
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,11 +19,12 @@ import small
 from saccade.config import SaccadeConfig
 from saccade.engine.cpu import LowPrecisionWeights, build, choose, choose_linear
 from saccade.engine.cpu import linear as linear_file
+from saccade.engine.cpu import scratch as scratch_file
 from saccade.errors import ConfigError
 from saccade.model import SaccadeForConditionalGeneration
 
 ROUNDING = 1e-5
-WITH_COMPILER = pytest.mark.skipif(build.load_kernel().linear is None, reason=build.load_kernel().story)
+WITH_COMPILER = pytest.mark.skipif(build.load_kernels().linear is None, reason=build.load_kernels().story)
 
 
 def off(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -49,9 +51,9 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """An empty cache folder, and nothing loaded."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    build.load_kernel.cache_clear()
+    build.load_kernels.cache_clear()
     yield tmp_path / "saccade" / "kernels"
-    build.load_kernel.cache_clear()
+    build.load_kernels.cache_clear()
 
 
 @pytest.mark.usefixtures("threads")
@@ -93,6 +95,70 @@ def test_gradients_are_refused_rather_than_lost(rows: int) -> None:
             layer(x)
         with torch.no_grad():
             assert layer(x).dtype == torch.float32
+
+
+def attention_inputs(
+    rows: int, dim: int, length: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries, and the keys and values of two of three slots, longer than what is read; both see something."""
+    generator = torch.Generator().manual_seed(rows * dim + length)
+    query = torch.randn(2, 3, rows, dim, generator=generator).to(dtype)
+    keys, values = (torch.randn(3, 3, length + 5, dim, generator=generator).to(dtype) for _ in range(2))
+    seen = torch.rand(2, 1, 1, length, generator=generator) < 0.7
+    seen[..., -1] = True
+    return query, keys[1:, :, :length], values[1:, :, :length], seen
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "dim", "length"), [(1, 1, 1), (6, 33, 9), (2, 128, 300), (1, 80, 17), (16, 7, 64)])
+def test_attention_of_few_queries_equals_float64(rows: int, dim: int, length: int, dtype: torch.dtype) -> None:
+    query, key, value, seen = attention_inputs(rows, dim, length, dtype)
+    exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), seen, scale=0.3)
+    spread = query.transpose(1, 2).contiguous().transpose(1, 2)
+    for given in (query, spread):
+        found = torch.ops.saccade.attend(given, key, value, seen, 0.3)
+        assert found.dtype == dtype
+        assert off(found, exact) < (ROUNDING if dtype == torch.float32 else 2**-8)
+
+
+def test_attention_does_not_read_what_is_not_seen_and_tells_what_is_broken() -> None:
+    query, key, value, seen = attention_inputs(2, 16, 40, torch.float32)
+    expected = torch.ops.saccade.attend(query, key, value, seen, 0.3)
+    hidden = ~seen.expand(-1, 3, -1, -1).transpose(2, 3)
+    broken = key.masked_fill(hidden, torch.nan), value.masked_fill(hidden, torch.inf)
+    found = torch.ops.saccade.attend(query, *broken, seen, 0.3)
+    assert build.load_kernels().attend is None or torch.equal(found, expected)
+    assert torch.ops.saccade.attend(query, *broken, torch.ones_like(seen), 0.3).isnan().any(dim=-1).all()
+    assert torch.ops.saccade.attend(query, key, value, torch.zeros_like(seen), 0.3).eq(0).all()
+
+
+def test_attention_that_the_kernel_does_not_know_goes_to_the_library() -> None:
+    query, key, value, seen = attention_inputs(4, 16, 40, torch.float32)
+    floats = torch.zeros(2, 1, 1, 40).masked_fill(~seen, -torch.inf)
+    for given in (
+        (query, key, value, seen.expand(-1, -1, 4, -1)),
+        (query, key, value, floats),
+        (query, key, value, seen[:1]),
+        (query, key, value, None, 0.0, True),
+        (query[0], key[0], value[0]),
+    ):
+        exact = F.scaled_dot_product_attention(*given)
+        with LowPrecisionWeights():
+            assert off(F.scaled_dot_product_attention(*given), exact) < ROUNDING
+    options: dict[str, Any]
+    for options in ({"scale": 0.1, "enable_gqa": True}, {"attn_mask": seen, "enable_gqa": True}):
+        exact = F.scaled_dot_product_attention(query, key[:, :1], value[:, :1], **options)
+        with LowPrecisionWeights():
+            assert off(F.scaled_dot_product_attention(query, key[:, :1], value[:, :1], **options), exact) < ROUNDING
+
+
+def test_attention_that_learns_goes_to_the_library() -> None:
+    query, key, value, seen = attention_inputs(4, 16, 40, torch.float32)
+    query.requires_grad_()
+    with LowPrecisionWeights(torch.bfloat16):
+        F.scaled_dot_product_attention(query, key, value, seen).sum().backward()
+    assert query.grad is not None
 
 
 def test_many_rows_go_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +316,7 @@ def test_what_the_mode_does_not_concern_passes() -> None:
 
 
 def test_the_reason_names_the_compiler_or_its_absence(monkeypatch: pytest.MonkeyPatch) -> None:
-    there, missing = build.Kernel(print, "kernel compiled by gcc 1.2"), build.Kernel(None, "no C compiler was found")
+    there, missing = build.Kernels("kernel compiled by gcc 1.2", print), build.Kernels("no C compiler was found")
     for unit, kernel, activations, routed in (
         (None, there, torch.float32, True),
         (None, missing, torch.float32, True),
@@ -258,7 +324,7 @@ def test_the_reason_names_the_compiler_or_its_absence(monkeypatch: pytest.Monkey
         ("AMX", missing, torch.bfloat16, False),
     ):
         monkeypatch.setattr(choose, "_matrix_unit", lambda unit=unit: unit)
-        monkeypatch.setattr(choose, "load_kernel", lambda kernel=kernel: kernel)
+        monkeypatch.setattr(choose, "load_kernels", lambda kernel=kernel: kernel)
         path = choose_linear(torch.bfloat16, torch.device("cpu"))
         assert (path.activations, path.routed) == (activations, routed)
         assert kernel.story in path.reason
@@ -272,8 +338,8 @@ def test_the_reason_names_the_compiler_or_its_absence(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("rows", [1, 9])
 def test_without_a_compiler_results_are_the_same(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setenv("PATH", "")
-    assert build.load_kernel().linear is None
-    assert "no C compiler was found" in build.load_kernel().story
+    assert build.load_kernels().linear is None
+    assert "no C compiler was found" in build.load_kernels().story
     x, weight, bias = torch.randn(rows, 48), torch.randn(31, 48).bfloat16(), torch.randn(31).bfloat16()
     exact = F.linear(x.double(), weight.double(), bias.double())
     assert off(torch.ops.saccade.linear(x, weight, bias), exact) < ROUNDING
@@ -284,7 +350,7 @@ def test_without_a_compiler_results_are_the_same(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(("command", "story"), [("nowhere-to-be-found", "is not there"), ("false", "does not work")])
 def test_a_compiler_that_does_not_work_is_named(monkeypatch: pytest.MonkeyPatch, command: str, story: str) -> None:
     monkeypatch.setenv("CC", command)
-    kernel = build.load_kernel()
+    kernel = build.load_kernels()
     assert kernel.linear is None
     assert story in kernel.story
     assert command in kernel.story
@@ -292,28 +358,30 @@ def test_a_compiler_that_does_not_work_is_named(monkeypatch: pytest.MonkeyPatch,
 
 @WITH_COMPILER
 def test_a_source_that_does_not_compile_is_said(fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    broken = tmp_path / "kernel.c"
-    broken.write_text("this is no C\n")
-    monkeypatch.setattr(build, "SOURCE", broken)
-    assert "cannot compile the kernel" in build.load_kernel().story
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "broken.c").write_text("this is no C\n")
+    monkeypatch.setattr(build, "SOURCES", sources)
+    assert "cannot compile the kernels" in build.load_kernels().story
     assert not list(fresh.iterdir())
 
 
 @WITH_COMPILER
-def test_the_compiled_kernel_is_kept_until_its_source_changes(
-    fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("file", ["lanes.h", "attend.c"])
+def test_the_compiled_kernels_are_kept_until_a_source_changes(
+    file: str, fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert build.load_kernel().linear is not None
+    assert build.load_kernels().linear is not None
     (kept,) = fresh.iterdir()
     made = kept.stat().st_mtime_ns
-    build.load_kernel.cache_clear()
-    assert build.load_kernel().linear is not None
+    build.load_kernels.cache_clear()
+    assert build.load_kernels().linear is not None
     assert [path.stat().st_mtime_ns for path in fresh.iterdir()] == [made]
-    edited = tmp_path / "kernel.c"
-    edited.write_bytes(build.SOURCE.read_bytes() + b"\n")
-    monkeypatch.setattr(build, "SOURCE", edited)
-    build.load_kernel.cache_clear()
-    assert build.load_kernel().linear is not None
+    edited = shutil.copytree(build.SOURCES, tmp_path / "sources")
+    (edited / file).write_bytes((edited / file).read_bytes() + b"\n")
+    monkeypatch.setattr(build, "SOURCES", edited)
+    build.load_kernels.cache_clear()
+    assert build.load_kernels().linear is not None
     assert len(list(fresh.iterdir())) == 2
 
 
@@ -321,16 +389,16 @@ def test_the_compiled_kernel_is_kept_until_its_source_changes(
 def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    build.load_kernel.cache_clear()
-    assert build.load_kernel().linear is not None
+    build.load_kernels.cache_clear()
+    assert build.load_kernels().linear is not None
     x, weight = torch.randn(1, 9), torch.randn(4, 9).bfloat16()
     assert off(torch.ops.saccade.linear(x, weight), x.double() @ weight.double().T) < ROUNDING
-    build.load_kernel.cache_clear()
+    build.load_kernels.cache_clear()
 
 
 @WITH_COMPILER
 def test_processes_that_start_together_all_get_the_kernel(fresh: Path) -> None:
-    program = f"import runpy; print(runpy.run_path({build.__file__!r})['load_kernel']().story)"
+    program = f"import runpy; print(runpy.run_path({build.__file__!r})['load_kernels']().story)"
     started = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -343,7 +411,7 @@ def test_processes_that_start_together_all_get_the_kernel(fresh: Path) -> None:
 
 
 def test_what_inference_left_behind_serves_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_file, "_local", threading.local())
+    monkeypatch.setattr(scratch_file, "_local", threading.local())
     x, weight = torch.randn(linear_file.FEW_ROWS[torch.float32] + 1, 16), torch.randn(7, 16).bfloat16()
     with torch.inference_mode():
         inside = torch.ops.saccade.linear(x, weight)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,6 +20,7 @@ from saccade.evaluate.provenance import machine
 from saccade.vlm.answers import Stopwatch
 
 Shape = tuple[int, int, int]
+_Result = TypeVar("_Result")
 
 SAMPLES = 5
 LEAST_SECONDS = 0.05  # of a sample: far above the resolution of the clock and the cost of a launch
@@ -37,7 +38,8 @@ class Ceilings:
         device: cpu or cuda.
         threads: Threads of a CPU.
         dtype: Of the matrices.
-        memory_read: Bytes per second of a reduction that reads a buffer once and writes nothing.
+        memory_read: Bytes per second of a reduction that reads a buffer once and writes nothing; where it was measured
+            beside every round, the median.
         square: FLOPs per second of the best large square product; on a processor also of those in float32.
         matrix: FLOPs per second of the products a model needs, by stage.
         shapes: Rows, inner width and columns of those.
@@ -63,6 +65,29 @@ class Ceilings:
         return max(flops / max([self.square, *self.matrix.values()]), read / self.memory_read)
 
 
+class ReadProbe:
+    """How fast memory is read right now: where it is shared with other machines, that changes within seconds.
+
+    Args:
+        device: Whose memory; a buffer in it is held as long as the probe.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        size = min(READ_BYTES[device.type], free_bytes(device) // 4)
+        self._buffer = torch.ones(size // 4, dtype=torch.float32, device=device)
+
+    def rate(self) -> float:
+        """Return the bytes per second of the fastest of several reductions."""
+        buffer, device = self._buffer, self._buffer.device
+        return max(buffer.nbytes / _seconds(partial(call, buffer), device) for call in (torch.sum, torch.amax))
+
+    def around(self, run: Callable[[], _Result]) -> tuple[_Result, float]:
+        """Return what a run returns and the rate beside it, the greater of those before and after."""
+        before = self.rate()
+        result = run()
+        return result, max(before, self.rate())
+
+
 def measure_ceilings(
     device: torch.device,
     dtype: torch.dtype,
@@ -83,7 +108,7 @@ def measure_ceilings(
     if device.type not in READ_BYTES:
         raise ConfigError(f"the ceilings of {device.type} are not known how to measure: use cpu or cuda")
     tell = on_step or (lambda: None)
-    read = _read_rate(device)
+    read = ReadProbe(device).rate()
     tell()
     matrix = {}
     for name, shape in shapes.items():
@@ -122,12 +147,6 @@ def read_ceilings(path: Path) -> Ceilings:
         raise ConfigError(
             f"{path} holds no ceilings ({type(error).__name__}: {error}): write one with `saccade bench --out`"
         ) from error
-
-
-def _read_rate(device: torch.device) -> float:
-    size = min(READ_BYTES[device.type], free_bytes(device) // 4)
-    buffer = torch.ones(size // 4, dtype=torch.float32, device=device)
-    return max(buffer.nbytes / _seconds(partial(call, buffer), device) for call in (torch.sum, torch.amax))
 
 
 def _kinds(device: torch.device, dtype: torch.dtype) -> set[torch.dtype]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from saccade.bench.ceilings import Ceilings, Shape
+from saccade.bench.ceilings import Ceilings, ReadProbe, Shape
 from saccade.bench.compare import Settings
 from saccade.bench.count import Analysis, Workload
 from saccade.bench.feeds import text_ids
 from saccade.bench.plan import shapes_of
 from saccade.bench.proof import Judge
-from saccade.bench.rounds import Budget, interleaved, significant, spread
+from saccade.bench.rounds import Budget, interleaved, ratio, significant, spread
 from saccade.bench.speakers import Speaker, Spoken
+from saccade.bench.waterfall import MEMORY_READ
 from saccade.config import SaccadeConfig
 
 FIRST, LATER = "first token", "per token"
@@ -43,16 +45,17 @@ def measure_decoder(
         speakers: With names of their own.
         model: What all of them run.
         step_bytes: Bytes of the weights that a decoding step reads.
-        ceilings: Of this machine.
+        ceilings: Of this machine; how fast memory is read is measured anew beside every answer.
         prompt_tokens: Tokens of the prompt.
         settings: How it is measured.
         on_run: Called with a speaker's name after it was proven right, and after every answer.
         budget: Of which this takes a share; without it there is no bound.
 
     Returns:
-        Plain JSON types: what is asked, FLOPs and MACs to the first token in closed form, and `speakers`, each with
-        `proof`, see `Judge.judge`; `first_token` and `per_token` in seconds, spreads over the rounds; what the prefill
-        computes and a step reads in a second, with the share of the ceiling; `rounds`, what the spreads summarize.
+        Plain JSON types: what is asked, `ceilings`, FLOPs and MACs to the first token in closed form, and `speakers`,
+        each with `proof`, see `Judge.judge`; `first_token` and `per_token` in seconds, spreads over the rounds; what
+        the prefill computes and a step reads in a second, with the share of the ceiling; `rounds`, what the spreads
+        summarize.
 
     Raises:
         EngineError: when one of them gives wrong answers.
@@ -60,24 +63,27 @@ def measure_decoder(
     tell = on_run or (lambda _: None)
     config: SaccadeConfig = model.config
     ids = text_ids(prompt_tokens, config.text_config.vocab_size)
-    judge, proofs = Judge(model, ids), dict[str, dict[str, Any]]()
-    for speaker in speakers:
-        proofs[speaker.name] = judge.judge(speaker, settings.new_tokens)
-        tell(speaker.name)
-    runs = {speaker.name: partial(speaker.answer, ids, settings.new_tokens) for speaker in speakers}
+    proofs = _proofs(speakers, Judge(model, ids), settings.new_tokens, tell)
+    probe = ReadProbe(model.device)
+    runs = {
+        speaker.name: partial(probe.around, partial(speaker.answer, ids, settings.new_tokens)) for speaker in speakers
+    }
     spent = (budget or Budget(None, 0)).share()
     found = interleaved(runs, settings.rounds, settings.warm_up, tell, spent)
-    analysis = Analysis(config)
-    macs = analysis.decode(prompt_tokens) + analysis.head(1)
+    reads = {name: [rate for _, rate in answers] for name, answers in found.items()}
+    seconds = {name: _seconds([answer for answer, _ in answers]) for name, answers in found.items()}
+    ceilings = replace(ceilings, memory_read=spread([rate for rates in reads.values() for rate in rates]).median)
+    macs = Analysis(config).decode(prompt_tokens) + Analysis(config).head(1)
     return {
+        "ceilings": ceilings.to_dict(),
         "prompt_tokens": prompt_tokens,
         "flops": 2 * macs,
         "macs": macs,
         "step_bytes": step_bytes,
         "speakers": [
             {"subject": speaker.name, "way": speaker.way, "proof": proofs[speaker.name]}
-            | _times(found[speaker.name])
-            | _rates(found[speaker.name], 2 * macs, step_bytes, ceilings)
+            | _times(seconds[speaker.name], reads[speaker.name])
+            | _rates(seconds[speaker.name], reads[speaker.name], 2 * macs, step_bytes, ceilings)
             for speaker in speakers
         ],
     }
@@ -88,6 +94,16 @@ def runs_of(speakers: int, settings: Settings) -> int:
     return speakers * (1 + settings.warm_up + settings.rounds)
 
 
+def _proofs(
+    speakers: Sequence[Speaker], judge: Judge, new_tokens: int, tell: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    proofs = {}
+    for speaker in speakers:
+        proofs[speaker.name] = judge.judge(speaker, new_tokens)
+        tell(speaker.name)
+    return proofs
+
+
 def _seconds(answers: Sequence[Spoken]) -> dict[str, list[float]]:
     timelines = [answer.timeline for answer in answers]
     return {
@@ -96,22 +112,22 @@ def _seconds(answers: Sequence[Spoken]) -> dict[str, list[float]]:
     }
 
 
-def _times(answers: Sequence[Spoken]) -> dict[str, Any]:
-    seconds = _seconds(answers)
+def _times(seconds: dict[str, list[float]], reads: Sequence[float]) -> dict[str, Any]:
     return {
         "first_token": spread(seconds[FIRST]).to_dict(),
         "per_token": spread(seconds[LATER]).to_dict(),
-        "rounds": {name: list(map(significant, values)) for name, values in seconds.items()},
+        "rounds": {name: list(map(significant, values)) for name, values in {**seconds, MEMORY_READ: reads}.items()},
     }
 
 
-def _rates(answers: Sequence[Spoken], flops: int, step_bytes: int, ceilings: Ceilings) -> dict[str, float]:
-    seconds = {name: spread(values).median for name, values in _seconds(answers).items()}
-    computed, read = flops / seconds[FIRST], step_bytes / seconds[LATER]
+def _rates(
+    seconds: dict[str, list[float]], reads: Sequence[float], flops: int, step_bytes: int, ceilings: Ceilings
+) -> dict[str, float]:
+    computed, steps = flops / spread(seconds[FIRST]).median, [step_bytes / each for each in seconds[LATER]]
     best = max([ceilings.square, *ceilings.matrix.values()])
     return {
         "prefill_flops_per_second": significant(computed),
         "share_of_matrix_rate": significant(computed / best, 3),
-        "step_bytes_per_second": significant(read),
-        "share_of_read_rate": significant(read / ceilings.memory_read, 3),
+        "step_bytes_per_second": significant(spread(steps).median),
+        "share_of_read_rate": significant(ratio(steps, reads).median, 3),
     }

@@ -16,6 +16,7 @@ from saccade.bench.subjects import Generating, Pixels, Prepared, Timeline, stage
 from saccade.bench.tasks import Ask
 from saccade.config import SaccadeConfig
 from saccade.engine.kept import Kept
+from saccade.engine.paths import PathChoice
 from saccade.engine.pictures import PictureStore
 from saccade.engine.prompts import Prompt, Seen
 from saccade.engine.runner import Entry, Runner
@@ -28,16 +29,19 @@ KEPT_BYTES = 2 << 30  # of pictures, and of beginnings of prompts, where a secon
 
 @dataclass(frozen=True)
 class Room:
-    """The slots of an engine: how many conversations side by side, and tokens of each."""
+    """The slots of an engine: how many conversations side by side, tokens of each, and how its steps run."""
 
     slots: int
     length: int
+    path: PathChoice = "auto"
 
 
-def room_for(config: SaccadeConfig, asks: Sequence[Ask], new_tokens: int, rows: int = 1) -> Room:
+def room_for(
+    config: SaccadeConfig, asks: Sequence[Ask], new_tokens: int, rows: int = 1, path: PathChoice = "auto"
+) -> Room:
     """Return the room that questions to a model and their answers take, `rows` at once."""
     layouts = (lay_out(config, num_views(ask.width, ask.height, config.image), ask.text_tokens) for ask in asks)
-    return Room(rows, max(len(layout.ids) for layout in layouts) + new_tokens)
+    return Room(rows, max(len(layout.ids) for layout in layouts) + new_tokens, path)
 
 
 def engine_name(name: str) -> str:
@@ -65,7 +69,7 @@ class Engined:
         self.device, self.weights = plain.device, plain.weights
         self._model = plain.model
         self._runner = Runner(
-            plain.model, slots=room.slots, length=room.length, opening=[], prefix_bytes=0, path="auto"
+            plain.model, slots=room.slots, length=room.length, opening=[], prefix_bytes=0, path=room.path
         )
         self._cold = self._store(0)
         self.held = self._runner.slots.num_bytes

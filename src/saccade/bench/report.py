@@ -191,7 +191,8 @@ def _facts(way: Mapping[str, Any]) -> str:
     asked = "" if second is None else f"Second question about the picture, first token ms {milliseconds(second)}. "
     return (
         f"First token ms {_listed(way['ttft_percentiles'])}; per token ms {_listed(way['tpot_percentiles'])}. {asked}"
-        f"A step reads {way['step_bytes_per_second'] / 1e9:.4g} GB/s of weights. Counted by running: "
+        f"A step reads {way['step_bytes_per_second'] / 1e9:.4g} GB/s of weights, "
+        f"{_rate(way['share_of_read_rate'])} of what was read beside the answer. Counted by running: "
         f"{way['counted_flops'] / 1e9:.5g} GFLOPs to the first token. Peak memory "
         f"{'not measured' if memory is None else f'{memory / 1e9:.4g} GB'}."
     )

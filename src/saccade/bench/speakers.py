@@ -11,6 +11,7 @@ import torch
 
 from saccade.bench.engined import engine_name, speak
 from saccade.bench.subjects import Generating, Timeline, greedy
+from saccade.engine.paths import PathChoice
 from saccade.engine.prefill import Arrival, prefill, prepare
 from saccade.engine.prompts import Prompt
 from saccade.engine.runner import Runner
@@ -87,17 +88,18 @@ class EngineSpeaker:
     Args:
         plain: The same model through plain `generate`; its weights are shared.
         length: Tokens of a prompt and its answer, at most.
+        path: How its steps run.
 
     Raises:
         ConfigError: for a model that the engine cannot run.
     """
 
-    def __init__(self, plain: Generating, length: int) -> None:
+    def __init__(self, plain: Generating, length: int, path: PathChoice = "auto") -> None:
         self.name = engine_name(plain.name)
         self._model = plain.model
-        self._runner = Runner(plain.model, slots=1, length=length, opening=[], prefix_bytes=0, path="auto")
-        path = self._runner.path
-        self.way = f"engine, path {path.name}: {path.reason}; {self._runner.linear.reason}"
+        self._runner = Runner(plain.model, slots=1, length=length, opening=[], prefix_bytes=0, path=path)
+        chosen = self._runner.path
+        self.way = f"engine, path {chosen.name}: {chosen.reason}; {self._runner.linear.reason}"
 
     def answer(self, ids: Sequence[int], new_tokens: int) -> Spoken:
         """See `Speaker.answer`."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Any
 
-from saccade.bench.ceilings import Ceilings
+from saccade.bench.ceilings import Ceilings, ReadProbe
 from saccade.bench.compare import Sample, Settings, measure
 from saccade.bench.count import Analysis, Workload
 from saccade.bench.engined import Engined
 from saccade.bench.memory import peak_memory
 from saccade.bench.plan import stages
-from saccade.bench.rounds import Budget, interleaved, percentiles, significant, spread
+from saccade.bench.rounds import Budget, interleaved, percentiles, ratio, significant, spread
 from saccade.bench.subjects import Pixels, Subject
 from saccade.bench.tasks import Ask, encoded, picture
 from saccade.image import num_views, open_image
@@ -23,6 +24,7 @@ STAGES = ("decode image", "preprocess", "vision", "compress", "prefill", "first 
 INSIDE = ("preprocess", "vision", "compress")  # what a subject tells of its own stages
 WATCHED = "{}: stages"
 SECOND = "{}: second question"
+MEMORY_READ = "memory read"
 
 
 def measure_waterfall(
@@ -36,39 +38,41 @@ def measure_waterfall(
 ) -> dict[str, Any]:
     """Measure the stages of a model, each way of running it.
 
-    Answers with watched stages and answers without take turns: watching makes an accelerator wait, so times to the
-    first token and per token come from the others.
+    Answers with watched stages take turns with others, which times of tokens come from: watching makes devices wait.
 
     Args:
         subjects: Ways of running the same model, plain `generate` first.
         analysis: Counts it.
-        ceilings: Of this machine.
+        ceilings: Of this machine; how fast memory is read is measured anew beside every answer.
         ask: What is asked.
         settings: How it is measured.
         on_run: Called after every answer.
         budget: Of which this takes a share; without it there is no bound.
 
     Returns:
-        Plain JSON types: what is asked, FLOPs and MACs to the first token in closed form, and `ways`, each with
-        `stages`, in the order of `STAGES`: seconds, FLOPs and MACs in closed form, bytes read, least seconds and the
-        share of the ceiling that was reached (least over measured seconds); percentiles of single answers and tokens;
-        FLOPs to the first token counted by running; peak memory; `rounds`, single seconds to the first token, per
-        later token and, of an engine, from a second question about a known picture to its first token.
+        Plain JSON types: what is asked, `ceilings`, FLOPs and MACs to the first token in closed form, and `ways`, each
+        with `stages`, in the order of `STAGES`: seconds, FLOPs and MACs in closed form, bytes read, least seconds and
+        the share of the ceiling that was reached (least over measured seconds); percentiles of answers and tokens;
+        FLOPs to the first token counted by running; peak memory; the bytes that a step reads in a second, and their
+        share of what was read beside the answer; `rounds`, what was measured in each, in seconds and bytes.
     """
-    shown = picture(ask.width, ask.height, settings.seed)
+    shown, spent = picture(ask.width, ask.height, settings.seed), (budget or Budget(None, 0)).share()
     file, limit = encoded(shown), analysis.config.image.max_pixels
-    spent = (budget or Budget(None, 0)).share()
     facts = [_facts(subject, ask, shown, settings.new_tokens) for subject in subjects]
     runs: dict[str, Callable[[], Any]] = {}
+    probe = ReadProbe(subjects[0].device)
     for subject in subjects:
         runs[WATCHED.format(subject.name)] = partial(_fall, subject, ask, shown, file, limit, settings.new_tokens)
-        runs[subject.name] = partial(measure, subject, ask, [shown], settings.new_tokens)
+        runs[subject.name] = partial(probe.around, partial(measure, subject, ask, [shown], settings.new_tokens))
         if isinstance(subject, Engined):
             runs[SECOND.format(subject.name)] = partial(subject.second_question, shown, ask.text_tokens)
     found = interleaved(runs, settings.rounds, settings.warm_up, on_run, spent)
+    reads = [rate for subject in subjects for _, rate in found[subject.name]]
+    ceilings = replace(ceilings, memory_read=spread(reads).median)
     planned = _planned(subjects[0], analysis, ceilings, ask, settings)
     prepared = subjects[0].prepare([shown], ask.text_tokens)
     return {
+        "ceilings": ceilings.to_dict(),
         "picture": [ask.width, ask.height],
         "views": num_views(ask.width, ask.height, analysis.config.image),
         "text_tokens": ask.text_tokens,
@@ -129,6 +133,7 @@ def runs_per_round(ways: int, batches: int) -> int:
 def _facts(subject: Subject, ask: Ask, shown: Pixels, new_tokens: int) -> dict[str, Any]:
     """What does not vary from round to round."""
     prepared = subject.prepare([shown], ask.text_tokens)
+    subject.generate(prepared, new_tokens)  # what compiles at its first use does not take that memory again
     with peak_memory(subject.device) as peak:
         subject.generate(prepared, new_tokens)
     memory = None if peak.working is None else subject.weights.total + subject.held + peak.working
@@ -160,19 +165,22 @@ def _planned(
 def _summary(found: dict[str, list[Any]], subject: Subject, planned: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Summarize what was measured of a subject, each stage beside what was planned for it."""
     falls: list[dict[str, float]] = found[WATCHED.format(subject.name)]
-    samples: list[Sample] = found[subject.name]
+    answers: list[tuple[Sample, float]] = found[subject.name]
+    samples, reads = [sample for sample, _ in answers], [rate for _, rate in answers]
     second: list[float] = found.get(SECOND.format(subject.name), [])
     seconds = {name: [fall[name] for fall in falls] for name in STAGES[:-2]}
     seconds["first token"] = [sample.first_token for sample in samples]
     seconds["per token"] = [sample.timeline.per_token or 0.0 for sample in samples]
     rounds = {name: seconds[name] for name in STAGES[-2:]} | ({"second question": second} if second else {})
+    steps = [subject.weights.step / each for each in seconds["per token"]]
     return {
         "stages": [_row(name, seconds[name], _merged(planned, name)) for name in STAGES],
         "second_question": spread(second).to_dict() if second else None,
         "ttft_percentiles": percentiles(seconds["first token"]),
         "tpot_percentiles": percentiles([gap for sample in samples for gap in sample.gaps]),
-        "step_bytes_per_second": significant(subject.weights.step / spread(seconds["per token"]).median),
-        "rounds": {name: list(map(significant, values)) for name, values in rounds.items()},
+        "step_bytes_per_second": significant(spread(steps).median),
+        "share_of_read_rate": ratio(steps, reads).to_dict(),
+        "rounds": {name: list(map(significant, values)) for name, values in (rounds | {MEMORY_READ: reads}).items()},
     }
 
 

@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from saccade.cli.goals import FLASHVL, TABLE1, Ratio, verdicts_on_model, verdicts_on_rows
+from saccade.cli.measuring import (
+    NONE,
+    Device,
+    Dtype,
+    EnginePath,
+    From,
+    Markdown,
+    Out,
+    PaperModels,
+    Peers,
+    Pictures,
+    Plot,
+    Rounds,
+    Seconds,
+    Seed,
+    Small,
+    WarmUp,
+    deliver,
+    kept_result,
+    to_place,
+)
 from saccade.cli.planning import PLAN_MODELS, to_size
 from saccade.cli.shell import prepare_libraries, progress
 from saccade.errors import ConfigError
 
 if TYPE_CHECKING:
-    import torch
-
     from saccade.bench.compare import Settings
     from saccade.bench.report import Result
     from saccade.bench.tasks import Task
-
-NONE = "none"
-PaperModels = Annotated[
-    list[str] | None, typer.Option("--model", "-m", help=f"{PLAN_MODELS} Or none. Repeatable; the paper's if left out.")
-]
-Peers = Annotated[
-    list[str] | None,
-    typer.Option("--peer", help="A peer, or none. Repeatable; the paper's if left out."),
-]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; CUDA when there is one.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
-Rounds = Annotated[int, typer.Option(help="Rounds over everything, forwards and backwards by turns; 5 or more.")]
-WarmUp = Annotated[int, typer.Option(min=0, help="Rounds before the first, not counted.")]
-Seconds = Annotated[
-    float | None, typer.Option(min=1, help="After so many begin no more rounds, with less than --rounds if need be.")
-]
-Seed = Annotated[int, typer.Option(help="Of pictures and random weights.")]
-Pictures = Annotated[int | None, typer.Option(min=1, help="Only so many pictures of each list.")]
-Small = Annotated[bool, typer.Option("--small", help="Small copies of the peers: to try the command, not to time.")]
-Out = Annotated[Path | None, typer.Option(help="Keep the result in this JSON file.")]
-Plot = Annotated[Path | None, typer.Option(help="Draw the result into this PNG file.")]
-Markdown = Annotated[Path | None, typer.Option(help="Write the tables into this Markdown file.")]
-From = Annotated[Path | None, typer.Option("--from", help="Run nothing: take the result that this JSON file keeps.")]
 
 TABLE1_MODELS = ("preset:flashsloth", "preset:flashsloth_hd")
 TABLE1_PEERS = ("llava-1.5-7b", "imp-v1-3b", "qwen2-vl-2b", "internvl2-2b-6-tiles", "mobilevlm-v2-3b")
@@ -68,6 +62,7 @@ def measure(
     batches: Annotated[str, typer.Option(help="Numbers of rows to measure rates at, separated by commas.")] = "1,8",
     device: Device = None,
     dtype: Dtype = "bfloat16",
+    path: EnginePath = "auto",
     rounds: Rounds = 5,
     warm_up: WarmUp = 1,
     seconds: Seconds = None,
@@ -98,7 +93,7 @@ def measure(
         from saccade.bench.compare import Settings
 
         settings = Settings(new_tokens, rounds, warm_up, seed, seconds)
-        result = _measured(model, to_size(picture), text, _numbers(batches), device, dtype, settings)
+        result = _measured(model, to_size(picture), text, _numbers(batches), device, dtype, path, settings)
     else:
         result = kept_result(kept)
     deliver(result, out, plot, markdown)
@@ -111,6 +106,7 @@ def table1(
     pictures: Pictures = None,
     device: Device = None,
     dtype: Dtype = "bfloat16",
+    path: EnginePath = "auto",
     rounds: Rounds = 5,
     warm_up: WarmUp = 1,
     seconds: Seconds = None,
@@ -137,7 +133,7 @@ def table1(
 
         paper = _Paper("table1", TASKS, TABLE1_MODELS, TABLE1_PEERS, TABLE1)
         settings = Settings(NEW_TOKENS, rounds, warm_up, seed, seconds)
-        result = _compared(paper, model, peer, pictures, device, dtype, settings, small=small)
+        result = _compared(paper, model, peer, pictures, device, dtype, path, settings, small=small)
     else:
         result = kept_result(kept)
     deliver(result, out, plot, markdown)
@@ -153,6 +149,7 @@ def flashvl(
     ] = None,
     device: Device = None,
     dtype: Dtype = "bfloat16",
+    path: EnginePath = "auto",
     rounds: Rounds = 5,
     warm_up: WarmUp = 1,
     seconds: Seconds = None,
@@ -175,7 +172,7 @@ def flashvl(
 
         paper = _Paper("flashvl", TASKS, FLASHVL_MODELS, FLASHVL_PEERS, FLASHVL)
         settings = Settings(new_tokens or NEW_TOKENS, rounds, warm_up, seed, seconds)
-        result = _compared(paper, model, peer, pictures, device, dtype, settings, small=small)
+        result = _compared(paper, model, peer, pictures, device, dtype, path, settings, small=small)
     else:
         result = kept_result(kept)
     deliver(result, out, plot, markdown)
@@ -227,6 +224,7 @@ def _measured(
     batches: Sequence[int],
     device: str | None,
     dtype: str,
+    path: str,
     settings: Settings,
 ) -> Result:
     """Measure one model, through plain `generate` and through the engine."""
@@ -240,14 +238,16 @@ def _measured(
     from saccade.bench.rounds import Budget
     from saccade.bench.tasks import Ask
     from saccade.bench.waterfall import measure_batches, measure_waterfall, runs_per_round
+    from saccade.engine.paths import check_path
     from saccade.image import num_views
 
     place, number = to_place(device, dtype)
+    steps = check_path(path, place)
     config = configuration(model)
     ask = Ask(*size, text)
     budget = Budget(settings.seconds, parts=2)
     shapes = shapes_of(config, Workload(num_views(*size, config.image), text))
-    room = partial(room_for, asks=[ask], new_tokens=settings.new_tokens, rows=max(batches))
+    room = partial(room_for, asks=[ask], new_tokens=settings.new_tokens, rows=max(batches), path=steps)
     answers = runs_per_round(2, len(batches)) * (settings.rounds + settings.warm_up)
     with progress() as bar:
         task = bar.add_task("measuring", total=steps_of(place, number, shapes) + answers)
@@ -259,7 +259,7 @@ def _measured(
 
         fall = measure_waterfall(subjects, Analysis(config), ceilings, ask, settings, tell, budget)
         rates = measure_batches(subjects, ask, batches, settings, tell, budget)
-    content = {"model": subjects[0].name, "ceilings": ceilings.to_dict(), "batches": rates, **fall}
+    content = {"model": subjects[0].name, "batches": rates, **fall}
     result = new_result("model", place, number, settings, cut=budget.cut, **content)
     return add_targets(result, verdicts_on_model(result))
 
@@ -271,6 +271,7 @@ def _compared(
     pictures: int | None,
     device: str | None,
     dtype: str,
+    path: str,
     settings: Settings,
     *,
     small: bool,
@@ -283,13 +284,15 @@ def _compared(
     from saccade.bench.opening import open_subjects
     from saccade.bench.report import add_targets, new_result
     from saccade.bench.rounds import Budget
+    from saccade.engine.paths import check_path
 
     place, number = to_place(device, dtype)
+    steps = check_path(path, place)
     tasks = [replace(task, asks=task.asks[:pictures]) for task in paper.tasks]
     others = [] if peers == [NONE] else peers or paper.peers
     named = [] if models == [NONE] else models or paper.models
     asks = [ask for task in tasks for ask in task.asks]
-    room = partial(room_for, asks=asks, new_tokens=settings.new_tokens)
+    room = partial(room_for, asks=asks, new_tokens=settings.new_tokens, path=steps)
     budget = Budget(settings.seconds, parts=len(asks))
     with progress() as bar:
         opening = bar.add_task("building", total=len(named) + len(others))
@@ -346,42 +349,6 @@ def _check_place_of_options(context: typer.Context) -> None:
             raise ConfigError(
                 f"an option stands before {context.invoked_subcommand}, which has options of its own: write it behind"
             )
-
-
-def kept_result(path: Path) -> Result:
-    """Read what `--from` names."""
-    from saccade.bench.report import read_result
-
-    return read_result(path)
-
-
-def deliver(result: Result, out: Path | None, plot: Path | None, markdown: Path | None) -> None:
-    """Print the tables and, as the last line, the result; write the files that are wanted."""
-    from saccade.bench.report import markdown as tables
-    from saccade.bench.report import write_result
-
-    if out is not None:
-        write_result(result, out)
-    if markdown is not None:
-        markdown.parent.mkdir(parents=True, exist_ok=True)
-        markdown.write_text(tables(result), encoding="utf-8")
-    if plot is not None:
-        from saccade.bench.draw import draw
-
-        draw(result, plot)
-    typer.echo(tables(result))
-    typer.echo(json.dumps(result))
-
-
-def to_place(device: str | None, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """Return device and dtype by their names; CUDA where none is named and there is one."""
-    import torch
-
-    from saccade.vlm import parse_dtype
-
-    number = parse_dtype(dtype)
-    assert number is not None
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")), number
 
 
 def _numbers(text: str) -> list[int]:

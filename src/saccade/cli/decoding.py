@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saccade.cli.benching import (
+from saccade.cli.goals import verdicts_on_decoder
+from saccade.cli.measuring import (
     NONE,
+    EnginePath,
     From,
     Markdown,
     Out,
@@ -20,7 +22,6 @@ from saccade.cli.benching import (
     kept_result,
     to_place,
 )
-from saccade.cli.goals import verdicts_on_decoder
 from saccade.cli.planning import PLAN_MODELS
 from saccade.cli.shell import prepare_libraries, progress
 from saccade.errors import ConfigError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from saccade.bench.speakers import Speaker
     from saccade.bench.subjects import Generating
     from saccade.config import SaccadeConfig
+    from saccade.engine.paths import PathChoice
 
 
 def decoder(
@@ -43,6 +45,7 @@ def decoder(
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens of every answer; none stops earlier.")] = 32,
     peer: Annotated[str, typer.Option(help="llama.cpp, or none.")] = "llama.cpp",
     dtype: Annotated[str, typer.Option(help="Of the weights: bfloat16 or float32.")] = "bfloat16",
+    path: EnginePath = "auto",
     rounds: Rounds = 5,
     warm_up: WarmUp = 1,
     seconds: Seconds = None,
@@ -65,13 +68,13 @@ def decoder(
         from saccade.bench.compare import Settings
 
         settings = Settings(new_tokens, rounds, warm_up, seed, seconds)
-        result = _measured(model, prompt, peer, dtype, settings)
+        result = _measured(model, prompt, peer, dtype, path, settings)
     else:
         result = kept_result(kept)
     deliver(result, out, plot, markdown)
 
 
-def _measured(model: str, prompt: int, peer: str, dtype: str, settings: Settings) -> Result:
+def _measured(model: str, prompt: int, peer: str, dtype: str, path: str, settings: Settings) -> Result:
     prepare_libraries()
     from contextlib import ExitStack
 
@@ -83,8 +86,10 @@ def _measured(model: str, prompt: int, peer: str, dtype: str, settings: Settings
     from saccade.bench.plan import configuration
     from saccade.bench.report import add_targets, new_result
     from saccade.bench.rounds import Budget
+    from saccade.engine.paths import check_path
 
     where, number = to_place("cpu", dtype)
+    way = check_path(path, where)
     if number not in (torch.float32, torch.bfloat16):
         raise ConfigError(f"--dtype is {dtype}: llama.cpp and the engine are compared in bfloat16 or float32")
     config = configuration(model)
@@ -93,7 +98,7 @@ def _measured(model: str, prompt: int, peer: str, dtype: str, settings: Settings
     shapes, budget = decoder_shapes(config, prompt), Budget(settings.seconds, parts=1)
     with ExitStack() as stack, progress() as bar:
         plain = open_own(model, "cpu", number, settings.seed)
-        speakers = _opened(plain, peer, prompt + settings.new_tokens, stack)
+        speakers = _opened(plain, peer, prompt + settings.new_tokens, way, stack)
         steps = steps_of(where, number, shapes) + runs_of(len(speakers), settings)
         task = bar.add_task("measuring", total=steps)
         ceilings = measure_ceilings(where, number, shapes, lambda: bar.advance(task))
@@ -107,7 +112,7 @@ def _measured(model: str, prompt: int, peer: str, dtype: str, settings: Settings
             lambda _: bar.advance(task),
             budget,
         )
-    content = {"model": plain.name, "ceilings": ceilings.to_dict(), "cut": budget.cut, **found}
+    content = {"model": plain.name, "cut": budget.cut, **found}
     result = new_result("decoder", where, number, settings, **content)
     return add_targets(result, verdicts_on_decoder(result))
 
@@ -146,12 +151,12 @@ def _check_room(config: SaccadeConfig, prompt: int, new_tokens: int) -> None:
         )
 
 
-def _opened(plain: Generating, peer: str, length: int, stack: ExitStack) -> list[Speaker]:
+def _opened(plain: Generating, peer: str, length: int, path: PathChoice, stack: ExitStack) -> list[Speaker]:
     """Open the ways of running a decoder; what has to be closed goes onto the stack."""
     from saccade.bench.llamacpp import open_llamacpp
     from saccade.bench.speakers import EngineSpeaker, PlainSpeaker
 
-    speakers: list[Speaker] = [PlainSpeaker(plain), EngineSpeaker(plain, length)]
+    speakers: list[Speaker] = [PlainSpeaker(plain), EngineSpeaker(plain, length, path)]
     # Last: the engine's kernel must find torch's OpenMP, not that of llama.cpp.
     if peer != NONE:
         speakers.append(stack.enter_context(open_llamacpp(plain.model, length)))

@@ -106,7 +106,7 @@ def _on_processor(result: Result) -> Iterator[Target]:
     name = result["model"]
     first = _ratio(engine["first token"], plain["first token"])
     yield Target(f"{name}: time to first token, engine over plain generate", first, FIRST_TOKEN_OVER_PLAIN)
-    share = result["ways"][1]["step_bytes_per_second"] / result["ceilings"]["memory_read"]
+    share = result["ways"][1]["share_of_read_rate"]["median"]
     yield Target(f"{name}: decode, share of the memory's read rate", share, SHARE_OF_READ_RATE, at_most=False)
     second = _ratio(engine["second question"], engine["per token"])
     yield Target(

@@ -6,10 +6,10 @@ import queue
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from saccade.engine.loop import Loop
-from saccade.engine.paths import PathName
+from saccade.engine.paths import PathChoice
 from saccade.engine.pictures import PictureStore
 from saccade.engine.runner import Runner
 from saccade.engine.talks import Talk
@@ -68,7 +68,7 @@ class Engine:
         *,
         slots: int = 8,
         length: int = 2048,
-        path: PathName | Literal["auto"] = "auto",
+        path: PathChoice = "auto",
         batch_tokens: int = 8192,
         batch_views: int = 64,
         fast_pixels: bool = False,

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
+from transformers import PreTrainedConfig
 
 from saccade.engine.decode import State, decode
+from saccade.engine.grouped import grouped_keys
 from saccade.engine.slots import Slots
 from saccade.errors import ConfigError
 from saccade.model import SaccadeForConditionalGeneration
 
 PathName = Literal["plain", "compiled", "graphs"]
+PathChoice = PathName | Literal["auto"]
 Step = Callable[[int, int, bool], torch.Tensor]
+
+# Of all engines of a process together, for torch keeps account by lines of code. One engine needs half a dozen: one row
+# or several, one length or any, with and without drawing.
+MOST_COMPILED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +51,21 @@ class Path:
         return min(-(-needed // self.stride) * self.stride, most)
 
 
+def check_path(name: str, device: torch.device) -> PathChoice:
+    """Return the name of a path.
+
+    Raises:
+        ConfigError: for an unknown one, or one that the device does not have.
+    """
+    if name not in (known := ("auto", *get_args(PathName))):
+        raise ConfigError(f"there is no path {name!r}: choose {', '.join(known[:-1])} or {known[-1]}")
+    if name == "graphs" and device.type != "cuda":
+        raise ConfigError(f"the path graphs needs a CUDA device, and the model is on {device}: choose auto")
+    return cast(PathChoice, name)
+
+
 def choose_path(
-    name: PathName | Literal["auto"], model: SaccadeForConditionalGeneration, slots: Slots, state: State, stride: int
+    name: PathChoice, model: SaccadeForConditionalGeneration, slots: Slots, state: State, stride: int
 ) -> Path:
     """Choose how decoding steps run on a device.
 
@@ -64,19 +84,27 @@ def choose_path(
     def plain(batch: int, length: int, draw: bool) -> torch.Tensor:
         return decode(model, slots, state, batch, length, draw)
 
-    if name not in ("auto", "plain", "compiled", "graphs"):
-        raise ConfigError(f"there is no path {name!r}: choose auto, plain, compiled or graphs")
-    if name == "graphs" and device.type != "cuda":
-        raise ConfigError(f"the path graphs needs a CUDA device, and the model is on {device}: choose auto")
+    check_path(name, device)
     sizes = _powers(slots.count)
     if name == "graphs" or (name == "auto" and device.type == "cuda"):
         reason = "CUDA graphs: a step is launched as one, without work on the host"
         return Path("graphs", reason, _Graphs(plain, state), sizes, stride)
     if name == "compiled":
-        reason = "compiled whole, as asked; the first step of each size compiles"
-        return Path("compiled", reason, torch.compile(plain, fullgraph=True), sizes, stride)
+        reason = "compiled whole, as asked; the first steps compile, for a minute or two where a model is large"
+        return Path("compiled", reason, _Compiled(plain, model.config.text_config), sizes, stride)
     reason = "as asked" if name == "plain" else f"library kernels, exact sizes: the {device.type} needs no graphs"
     return Path("plain", reason, plain)
+
+
+class _Compiled:
+    """Steps compiled at their first use."""
+
+    def __init__(self, step: Step, decoder: PreTrainedConfig) -> None:
+        self._step, self._decoder = torch.compile(step, fullgraph=True), decoder
+
+    def __call__(self, batch: int, length: int, draw: bool) -> torch.Tensor:
+        with grouped_keys(self._decoder), torch._dynamo.config.patch(recompile_limit=MOST_COMPILED):
+            return self._step(batch, length, draw)
 
 
 class _Graphs:

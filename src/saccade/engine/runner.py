@@ -6,14 +6,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 
 from saccade.engine.cpu import choose_linear
 from saccade.engine.decode import State
 from saccade.engine.kept import Kept
-from saccade.engine.paths import Path, PathName, choose_path
+from saccade.engine.paths import Path, PathChoice, choose_path
 from saccade.engine.prefill import Arrival, prefill, prepare
 from saccade.engine.prompts import Prompt
 from saccade.engine.slots import Slots, to_device
@@ -92,7 +91,7 @@ class Runner:
         length: int,
         opening: list[int],
         prefix_bytes: int,
-        path: PathName | Literal["auto"],
+        path: PathChoice,
         stride: int = 256,
     ) -> None:
         if slots < 1 or length < 1:

@@ -1,4 +1,4 @@
-"""The kernel, compiled at its first use with the system's compiler and kept in the user's cache folder."""
+"""The kernels, compiled at their first use with the system's compiler and kept in the user's cache folder."""
 
 import ctypes
 import functools
@@ -13,24 +13,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernel.c")
+SOURCES = Path(__file__).with_name("kernel")
 FLAGS = ("-O3", "-ffp-contract=fast", "-fPIC", "-shared")
+LIBRARIES = ("-lm",)
 COMPILERS = ("cc", "gcc", "clang")
 SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
-    """The kernel, or why there is none.
+class Kernels:
+    """The kernels, or why there are none.
 
     Attributes:
-        linear: The function of `kernel.c`, or None.
-        story: Where it comes from, or what is missing and how to help; goes on after a colon or semicolon.
-        pairs: Whether it multiplies bfloat16 activations as they are; else they are to be widened.
+        story: Where they come from, or what is missing and how to help; goes on after a colon or semicolon.
+        linear: The function of `kernel/linear.c`, or None.
+        attend: The function of `kernel/attend.c`, or None.
+        pairs: Whether `linear` multiplies bfloat16 activations as they are; else they are to be widened.
     """
 
-    linear: Callable[..., None] | None
     story: str
+    linear: Callable[..., None] | None = None
+    attend: Callable[..., None] | None = None
     pairs: bool = False
 
 
@@ -39,19 +42,22 @@ class _BuildError(Exception):
 
 
 @functools.cache
-def load_kernel() -> Kernel:
-    """Load the kernel, compiled before or now; once a process."""
+def load_kernels() -> Kernels:
+    """Load the kernels, compiled before or now; once a process."""
     try:
         compiler = _compiler()
         target, macros = _target(compiler)
         library = _library(compiler, target, _name(compiler, target, macros))
     except (_BuildError, OSError, RuntimeError, subprocess.TimeoutExpired) as error:  # RuntimeError: no home
-        return Kernel(None, str(error))
-    linear = library.linear
-    linear.restype = None
-    linear.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long] * 4 + [ctypes.c_int] * 2
-    alone = "" if library.has_threads() else ", on one thread because torch's OpenMP is none that it knows"
-    return Kernel(linear, f"kernel compiled by {_version(macros)}{alone}", bool(library.multiplies_pairs()))
+        return Kernels(str(error))
+    pointer, long, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+    linear, attend = library.linear, library.attend
+    linear.restype = attend.restype = None
+    linear.argtypes = [pointer] * 5 + [long] * 4 + [number]
+    attend.argtypes = [pointer] * 6 + [long] * 12 + [ctypes.c_float] + [number] * 2
+    alone = "" if library.is_parallel() else ", on one thread because torch's OpenMP is none that it knows"
+    story = f"kernel compiled by {_version(macros)}{alone}"
+    return Kernels(story, linear, attend, bool(library.multiplies_pairs()))
 
 
 def cache_folder() -> Path:
@@ -85,7 +91,8 @@ def _name(compiler: list[str], target: list[str], macros: bytes) -> str:
 
     The predefined macros tell the compiler's version and all that it knows of the processor.
     """
-    told = (SOURCE.read_bytes(), shlex.join([*compiler, *FLAGS, *target]).encode(), macros)
+    sources = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
+    told = (*sources, shlex.join([*compiler, *FLAGS, *target, *LIBRARIES]).encode(), macros)
     return hashlib.sha256(b"\0".join(told)).hexdigest()[:24] + ".so"
 
 
@@ -108,9 +115,10 @@ def _library(compiler: list[str], target: list[str], name: str) -> ctypes.CDLL:
         place = tempfile.TemporaryDirectory()
     with place as folder:
         fresh = Path(folder) / name
-        built = _run([*compiler, *FLAGS, *target, str(SOURCE), "-o", str(fresh)])
+        sources = map(str, sorted(SOURCES.glob("*.c")))
+        built = _run([*compiler, *FLAGS, *target, *sources, "-o", str(fresh), *LIBRARIES])
         if built.returncode != 0:
-            raise _BuildError(f"{compiler[0]} cannot compile the kernel: {_first_line(built.stderr)}")
+            raise _BuildError(f"{compiler[0]} cannot compile the kernels: {_first_line(built.stderr)}")
         library = ctypes.CDLL(str(fresh))
         if fresh.parent.parent == kept.parent:
             # Moved as a whole, so that a process that starts beside this one finds all of it or nothing.

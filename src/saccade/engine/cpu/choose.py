@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from saccade.engine.cpu.build import load_kernel
+from saccade.engine.cpu.build import load_kernels
 from saccade.engine.cpu.mode import LowPrecisionWeights
 
 # Names in torch.cpu.get_capabilities() of units that multiply matrices of bfloat16, and how people call them.
@@ -38,7 +38,7 @@ def choose_linear(weights: torch.dtype, device: torch.device) -> LinearPath:
         return LinearPath(weights, f"library kernels of the {device.type}", False)
     if weights != torch.bfloat16:
         return LinearPath(weights, f"library: the weights are {str(weights).removeprefix('torch.')}", False)
-    kernel, unit = load_kernel(), _matrix_unit()
+    kernel, unit = load_kernels(), _matrix_unit()
     if unit is None:
         how = kernel.story if kernel.linear else f"converted block by block because {kernel.story}"
         reason = f"bfloat16 weights with float32 activations: this CPU has no bfloat16 matrix unit; {how}"

@@ -1,12 +1,12 @@
 """A linear layer with bfloat16 weights, as one operator of torch; eager and compiled code call the same."""
 
-import threading
 from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
 
-from saccade.engine.cpu.build import load_kernel
+from saccade.engine.cpu.build import load_kernels
+from saccade.engine.cpu.scratch import scratch
 from saccade.errors import ConfigError
 
 # Up to so many rows of activations the kernel is as fast as the library's product, or faster. Where activations are
@@ -16,8 +16,6 @@ FEW_ROWS = {torch.float32: 64, torch.bfloat16: 8}
 # quarter cost it 8 %), small enough for the last-level cache of a server.
 BLOCK_BYTES = 16 << 20
 
-_local = threading.local()
-
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Apply a linear layer whose weights are bfloat16, summed in float32.
@@ -25,7 +23,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     Args:
         x: `[..., in]`, float32 or bfloat16.
         weight: bfloat16 `[out, in]`.
-        bias: `[out]`, or None.
+        bias: bfloat16 `[out]`, or None.
 
     Returns:
         `[..., out]` of x's dtype.
@@ -35,16 +33,14 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     """
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         raise ConfigError("the kernels of low-precision weights have no gradient: call them in torch.inference_mode()")
-    kernel = load_kernel()
-    if kernel.linear is not None and _suits(x, weight):
-        y = _by_kernel(kernel.linear, x if kernel.pairs else x.float(), weight)
-    elif x.dtype == torch.bfloat16:
+    kernel = load_kernels()
+    if kernel.linear is not None and _suits(x, weight, bias):
+        y = _by_kernel(kernel.linear, x if kernel.pairs else x.float(), weight, bias)
+        return y if y.dtype == x.dtype else y.to(x.dtype)
+    if x.dtype == torch.bfloat16:
         return F.linear(x, weight, bias)
-    else:
-        y = by_blocks(x, weight)
-    if bias is not None:
-        y += bias
-    return y if y.dtype == x.dtype else y.to(x.dtype)
+    y = by_blocks(x, weight)
+    return y if bias is None else y.add_(bias)
 
 
 # Not `custom_op`, whose wrapping costs a call 10 µs more, and a decoding step makes some two hundred.
@@ -57,20 +53,27 @@ def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
-def _suits(x: torch.Tensor, weight: torch.Tensor) -> bool:
+def _suits(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
     """Whether the kernel, which checks nothing, may be given these; torch's own product refuses what is wrong."""
     width = x.shape[-1]
     few = x.numel() <= FEW_ROWS.get(x.dtype, 0) * width
-    return few and weight.dtype == torch.bfloat16 and weight.stride(1) == 1 and weight.shape[1] == width
+    fits = weight.dtype == torch.bfloat16 and weight.stride(1) == 1 and weight.shape[1] == width
+    if bias is None:
+        return few and fits
+    return few and fits and bias.dtype == torch.bfloat16 and bias.shape == weight.shape[:1] and bias.stride(0) == 1
 
 
-def _by_kernel(multiply: Callable[..., None], x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Multiply x with each weight read once, into float32; terse, because decoding is many such calls."""
+def _by_kernel(
+    multiply: Callable[..., None], x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Multiply x with each weight read once; terse, because decoding is many such calls."""
     x = x.contiguous()
     out, width = weight.shape
-    y = x.new_empty((*x.shape[:-1], out), dtype=torch.float32)
-    addresses, sizes = (x.data_ptr(), weight.data_ptr(), y.data_ptr()), (x.numel() // width, width, out)
-    multiply(*addresses, *sizes, weight.stride(0), x.dtype == torch.bfloat16, torch.get_num_threads())
+    y = x.new_empty((*x.shape[:-1], out))
+    sums, rounded = (scratch(y.numel()), y.data_ptr()) if y.dtype == torch.bfloat16 else (y, None)
+    added = None if bias is None else bias.data_ptr()
+    addresses = (x.data_ptr(), weight.data_ptr(), added, sums.data_ptr(), rounded)
+    multiply(*addresses, x.numel() // width, width, out, weight.stride(0), torch.get_num_threads())
     return y
 
 
@@ -79,7 +82,7 @@ def by_blocks(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     out, width = weight.shape
     rows = x.reshape(-1, x.shape[-1])
     step = min(out, max(1, BLOCK_BYTES // (4 * width)))
-    block = _scratch(step * width).view(step, width)
+    block = scratch(step * width).view(step, width)
     y = x.new_empty(rows.shape[0], out)
     for begin in range(0, out, step):
         end = min(begin + step, out)
@@ -87,12 +90,3 @@ def by_blocks(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         part.copy_(weight[begin:end])
         torch.mm(rows, part.T, out=y[:, begin:end])
     return y.view(*x.shape[:-1], out)
-
-
-def _scratch(size: int) -> torch.Tensor:
-    """A float32 vector of `size` numbers, the same memory at every call of a thread."""
-    kept: torch.Tensor | None = getattr(_local, "scratch", None)
-    if kept is None or kept.numel() < size:
-        with torch.inference_mode(False):  # a tensor made for inference could not be written outside of it
-            kept = _local.scratch = torch.empty(size)
-    return kept[:size]

@@ -1,4 +1,4 @@
-"""The seam: plain modules, whose calls of torch find their way to weights in bfloat16."""
+"""The seam: plain modules, whose calls of torch find their way to kernels and to weights in bfloat16."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,11 +7,12 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from saccade.engine.cpu.linear import by_blocks  # its module registers the operator
+from saccade.engine.cpu.attend import FEW_ROWS  # these modules register the operators
+from saccade.engine.cpu.linear import by_blocks
 
 # What mixes activations with small parameters, or with one another, and wants a single dtype.
 _ONE_DTYPE = (
-    F.layer_norm, F.rms_norm, F.group_norm, F.conv1d, F.conv2d, F.scaled_dot_product_attention,
+    F.layer_norm, F.rms_norm, F.group_norm, F.conv1d, F.conv2d,
     torch.matmul, torch.Tensor.matmul, torch.bmm, torch.Tensor.bmm, torch.einsum,
 )  # fmt: skip
 
@@ -19,10 +20,10 @@ _ONE_DTYPE = (
 class LowPrecisionWeights(TorchFunctionMode):
     """Inside it, modules with bfloat16 weights run on a CPU with activations of a chosen dtype.
 
-    Linear layers go to the operator `saccade::linear`. With float32 activations, small parameters are widened where
-    they meet them, what an embedding looks up is widened, and a cast of float32 to bfloat16 leaves the tensor as it
-    is: the result is that of the same modules in float32, within its rounding. For inference only; it may stand
-    outside a compiled function or inside.
+    Linear layers go to the operator `saccade::linear`, attention of few queries to `saccade::attend`. With float32
+    activations, small parameters are widened where they meet them, what an embedding looks up is widened, and a cast of
+    float32 to bfloat16 leaves the tensor as it is: the result is that of the same modules in float32, within its
+    rounding. For inference only; it may stand outside a compiled function or inside.
 
     Args:
         activations: float32, or bfloat16 where the processor multiplies matrices of bfloat16.
@@ -33,10 +34,12 @@ class LowPrecisionWeights(TorchFunctionMode):
     def __init__(self, activations: torch.dtype = torch.float32, *, kernel: bool = True) -> None:
         super().__init__()
         self.activations = activations
-        self._ways: dict[Callable[..., Any], Callable[..., Any]] = {F.linear: _linear}
+        linear, attend = F.linear, F.scaled_dot_product_attention
+        self._ways: dict[Callable[..., Any], Callable[..., Any]] = {linear: _linear, attend: _attend}
         if activations == torch.float32:
-            linear = _linear_widened if kernel else _linear_by_blocks
-            self._ways |= {F.linear: linear, F.embedding: _embedding, torch.Tensor.to: _to}
+            attention = _attend if kernel else attend
+            self._ways |= {linear: _linear_widened if kernel else _linear_by_blocks, attend: _in_one_dtype(attention)}
+            self._ways |= {F.embedding: _embedding, torch.Tensor.to: _to}
             self._ways |= {function: _in_one_dtype(function) for function in _ONE_DTYPE}
 
     def __torch_function__(
@@ -74,6 +77,26 @@ def _linear_by_blocks(input: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
         return F.linear(_widen(input), weight, bias)
     output = by_blocks(_widen(input), weight)
     return output if bias is None else output + _widen(bias)
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **options: Any,
+) -> torch.Tensor:
+    learns = torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value))
+    few = query.is_cpu and query.dim() == 4 and query.shape[2] <= FEW_ROWS and not learns
+    alike = few and attn_mask is not None and attn_mask.dtype == torch.bool and attn_mask.shape[1:3] == (1, 1)
+    if alike and not dropout_p and not is_causal and query.shape[1] == key.shape[1]:
+        scale = options.get("scale")
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        output: torch.Tensor = torch.ops.saccade.attend.default(query, key, value, attn_mask, scale)
+        return output
+    return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **options)
 
 
 def _embedding(*args: Any, **kwargs: Any) -> Any:

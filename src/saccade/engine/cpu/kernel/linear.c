@@ -1,21 +1,8 @@
-/* y = x W' for a few rows of x and a bfloat16 W; y is float32, and x too, or bfloat16 where the processor can multiply
+/* y = x W' + bias for a few rows of x and a bfloat16 W; x and y are float32, or bfloat16 where the processor can multiply
  * pairs of bfloat16 and sum them in float32.
  *
- * Every weight is read from memory once, for all rows: decoding is as fast as memory gives the weights. Plain C with the
- * vector types of gcc and clang, so one text serves every processor; the lanes are those of the compiler's target. */
-#include <stdint.h>
-#include <string.h>
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
-
-#if defined(__AVX512F__)
-#define LANES 16
-#elif defined(__AVX__)
-#define LANES 8
-#else
-#define LANES 4
-#endif
+ * Every weight is read from memory once, for all rows: decoding is as fast as memory gives the weights. */
+#include "lanes.h"
 
 /* Rows of W in flight: so many sums hide the latency of one multiply-add, and with rows of x must be registers. */
 #define STREAMS 4
@@ -30,61 +17,15 @@
 #define STREAMS_OF_MANY_PAIRS 2
 #define CHUNK 2048 /* columns that stay in the first-level cache while further rows of x pass */
 
-typedef float floats __attribute__((vector_size(4 * LANES)));
-typedef uint32_t words __attribute__((vector_size(4 * LANES)));
-typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
-
-/* The OpenMP that torch has loaded, by the names that both common ones export: a second one beside it would fight it
- * for the cores. Weak, so that the kernel works, on one thread, where there is none. */
-extern void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned) __attribute__((weak));
-extern int omp_get_thread_num(void) __attribute__((weak));
-extern int omp_get_num_threads(void) __attribute__((weak));
-
-int has_threads(void) { return GOMP_parallel && omp_get_thread_num && omp_get_num_threads; }
-
-int multiplies_pairs(void) {
-#if defined(__AVX512BF16__)
-  return 1;
-#else
-  return 0;
-#endif
-}
-
 struct call {
   const void *x;          /* [rows, in] */
   const uint16_t *weight; /* [out, in], with `stride` between its rows */
-  float *y;               /* [rows, out] */
+  const uint16_t *bias;   /* [out], or null */
+  float *sums;            /* [rows, out], the result where x is float32 */
+  uint16_t *rounded;      /* [rows, out], the result where x is bfloat16 */
   long rows, in, out, stride;
   int pairs; /* whether x is bfloat16 */
 };
-
-/* A bfloat16 is the upper half of a float32. */
-static inline float widen_one(uint16_t half) {
-  uint32_t word = (uint32_t)half << 16;
-  float value;
-  memcpy(&value, &word, sizeof value);
-  return value;
-}
-
-static inline floats widen(const uint16_t *from) {
-  halves half;
-  memcpy(&half, from, sizeof half);
-  return (floats)(__builtin_convertvector(half, words) << 16);
-}
-
-static inline floats load(const float *from) {
-  floats value;
-  memcpy(&value, from, sizeof value);
-  return value;
-}
-
-static inline float total(floats value) {
-  float part[LANES];
-  memcpy(part, &value, sizeof part);
-  for (int n = LANES / 2; n; n /= 2)
-    for (int i = 0; i < n; i++) part[i] += part[i + n];
-  return part[0];
-}
 
 static inline float value_of(const struct call *c, long at) {
   return c->pairs ? widen_one(((const uint16_t *)c->x)[at]) : ((const float *)c->x)[at];
@@ -124,7 +65,7 @@ static inline __attribute__((always_inline)) void tile(const struct call *c, lon
   }
   for (int i = 0; i < xs; i++)
     for (int j = 0; j < ws; j++) {
-      float *y = c->y + (row + i) * c->out + first + j * gap;
+      float *y = c->sums + (row + i) * c->out + first + j * gap;
       float s = total(sum[i][j]) + (from ? *y : 0);
       for (long rest = k; rest < to; rest++) s += value_of(c, (row + i) * c->in + rest) * widen_one(w[j * apart + rest]);
       *y = s;
@@ -162,27 +103,41 @@ static inline __attribute__((always_inline)) void streams(const struct call *c, 
   for (long last = begin + length * ws; last < end; last++) weights(c, last, 1, 1);
 }
 
-static void span(const struct call *c, long begin, long end) {
+/* Bias and rounding of columns [begin, end) of y, whose sums are still in the cache. */
+static void finish(const struct call *c, long begin, long end) {
+  for (long row = 0; row < c->rows; row++) {
+    float *sums = c->sums + row * c->out;
+    if (c->bias)
+      for (long k = begin; k < end; k++) sums[k] += widen_one(c->bias[k]);
+    if (c->pairs)
+      for (long k = begin; k < end; k++) c->rounded[row * c->out + k] = round_one(sums[k]);
+  }
+}
+
+static void span(const void *data, long begin, long end) {
+  const struct call *c = data;
   if (c->rows <= (c->pairs ? ROW_TILE : 2))
     streams(c, STREAMS, begin, end);
   else if (c->pairs)
     streams(c, STREAMS_OF_MANY_PAIRS, begin, end);
   else
     streams(c, STREAMS_OF_MANY, begin, end);
+  finish(c, begin, end);
 }
 
-static void share(void *data) {
-  const struct call *c = data;
-  const long id = omp_get_thread_num(), threads = omp_get_num_threads();
-  span(c, c->out * id / threads, c->out * (id + 1) / threads);
+/* `rounded` is given where x is bfloat16, only where `multiplies_pairs`; `sums` then is working memory. */
+void linear(const void *x, const uint16_t *weight, const uint16_t *bias, float *sums, uint16_t *rounded, long rows,
+            long in, long out, long stride, int threads) {
+  struct call c = {x, weight, bias, sums, rounded, rows, in, out, stride, rounded != 0};
+  share_out(span, &c, out, threads);
 }
 
-/* `pairs`, whether x is bfloat16, only where `multiplies_pairs`. */
-void linear(const void *x, const uint16_t *weight, float *y, long rows, long in, long out, long stride, int pairs,
-            int threads) {
-  struct call c = {x, weight, y, rows, in, out, stride, pairs};
-  if (threads > 1 && has_threads())
-    GOMP_parallel(share, &c, threads, 0);
-  else
-    span(&c, 0, out);
+int multiplies_pairs(void) {
+#if defined(__AVX512BF16__)
+  return 1;
+#else
+  return 0;
+#endif
 }
+
+int is_parallel(void) { return has_threads(); }
