@@ -150,6 +150,7 @@ def _on_accelerator(result: Result) -> Iterator[Target]:
 
 def verdicts_on_decoder(result: Result) -> list[Target]:
     """Divide the engine's times by those of llama.cpp, where that was measured; no bound is set."""
+    from saccade.bench.decoder import FIRST, LATER
     from saccade.bench.engined import engine_name
     from saccade.bench.llamacpp import NAME
     from saccade.bench.report import Target
@@ -158,10 +159,10 @@ def verdicts_on_decoder(result: Result) -> list[Target]:
     if NAME not in rounds:
         return []
     engine = rounds[engine_name(result["model"])]
+    ratios = {figure: _ratio(engine[figure], rounds[NAME][figure]) for figure in (FIRST, LATER)}
     return [
         Target(f"{result['model']}, decoder alone: {figure}, engine over {NAME}", ratio, None)
-        for figure, seconds in engine.items()
-        for ratio in [_ratio(seconds, rounds[NAME][figure])]
+        for figure, ratio in ratios.items()
     ]
 
 

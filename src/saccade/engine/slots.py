@@ -87,6 +87,10 @@ def _write(buffer: torch.Tensor, states: torch.Tensor, window: Window) -> None:
         buffer[window.rows[:, None], :, window.positions] = states.transpose(1, 2)
     elif window.start is not None:
         buffer[window.rows, :, window.start : window.start + states.shape[2]] = states
+    elif torch.compiler.is_compiling():
+        # What is scattered into a part of a buffer, compiled code computes in a copy of it.
+        rows = torch.arange(window.rows.start, window.rows.stop, device=buffer.device)
+        buffer[rows[:, None], :, window.positions] = states.transpose(1, 2)
     else:
         index = window.positions[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
         buffer[window.rows].scatter_(2, index, states)

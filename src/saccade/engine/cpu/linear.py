@@ -82,7 +82,7 @@ def by_blocks(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     out, width = weight.shape
     rows = x.reshape(-1, x.shape[-1])
     step = min(out, max(1, BLOCK_BYTES // (4 * width)))
-    block = scratch(step * width).view(step, width)
+    block = scratch(step * width)[: step * width].view(step, width)
     y = x.new_empty(rows.shape[0], out)
     for begin in range(0, out, step):
         end = min(begin + step, out)

@@ -8,9 +8,9 @@ _local = threading.local()
 
 
 def scratch(size: int) -> torch.Tensor:
-    """Return a float32 vector of `size` numbers, of no value in particular, until the next call in this thread."""
+    """Return a float32 vector of at least `size` numbers, of no value in particular, until the thread's next call."""
     kept: torch.Tensor | None = getattr(_local, "vector", None)
     if kept is None or kept.numel() < size:
         with torch.inference_mode(False):  # a tensor made for inference could not be written outside of it
             kept = _local.vector = torch.empty(size)
-    return kept[:size]
+    return kept
