@@ -153,6 +153,55 @@ def test_attention_that_the_kernel_does_not_know_goes_to_the_library() -> None:
             assert off(F.scaled_dot_product_attention(query, key[:, :1], value[:, :1], **options), exact) < ROUNDING
 
 
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(
+    ("rows", "length", "dim"), [(17, 1, 2), (24, 24, 32), (33, 47, 72), (50, 96, 80), (97, 49, 130), (20, 20, 7)]
+)
+def test_attention_of_many_queries_to_everything_equals_float64(rows: int, length: int, dim: int) -> None:
+    generator = torch.Generator().manual_seed(rows * dim)
+    query = torch.randn(2, rows, 3, dim, generator=generator).bfloat16().transpose(1, 2)
+    key, value = (torch.randn(2, length, 6, dim, generator=generator).bfloat16()[:, :, ::2] for _ in range(2))
+    key, value = key.transpose(1, 2), value.transpose(1, 2)
+    exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), scale=0.4)
+    for given in (query, query.contiguous()):
+        found = torch.ops.saccade.attend(given, key, value, None, 0.4)
+        assert found.dtype == torch.bfloat16
+        assert found.transpose(1, 2).is_contiguous()
+        assert off(found, exact) < 2**-7
+    far = query * 60  # weights of which nearly all are nothing
+    exact = F.scaled_dot_product_attention(far.double(), key.double(), value.double(), scale=0.4)
+    assert off(torch.ops.saccade.attend(far, key, value, None, 0.4), exact) < 2**-7
+    far[0, 0, 5] = torch.nan
+    broken = torch.ops.saccade.attend(far, key, value, None, 0.4).isnan()
+    assert broken[0, 0, 5].all()
+    assert broken.sum() == dim
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("rows", "before"), [(5, 0), (9, 40), (40, 0), (33, 70)])
+def test_attention_of_many_queries_to_what_they_see_equals_float64(rows: int, before: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    query = torch.randn(2, 3, rows, 24, generator=generator).bfloat16()
+    length = before + rows
+    key, value = (torch.randn(2, 3, length + 6, 24, generator=generator).bfloat16()[:, :, :length] for _ in range(2))
+    causal = torch.arange(length) <= torch.arange(before, length)[:, None]
+    scattered = torch.rand(2, 1, rows, length, generator=generator) < 0.3
+    wide = torch.rand(2, 1, 1, 2 * length, generator=generator)[..., :length] < 0.5
+    for seen in (causal.expand(2, 1, -1, -1), scattered & causal, wide):
+        exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), seen, scale=0.3)
+        assert off(torch.ops.saccade.attend(query, key, value, seen, 0.3), exact) < 2**-7
+    nobody = torch.zeros(2, 1, rows, length, dtype=torch.bool)
+    assert torch.ops.saccade.attend(query, key, value, nobody, 0.3).eq(0).all()
+
+
+def test_the_operator_lays_its_result_out_as_compiled_code_expects() -> None:
+    for rows in (4, 20):
+        query, key, value = (torch.randn(2, 3, rows, 8) for _ in range(3))
+        for each in (query, query.bfloat16()):
+            arguments = (each, key.to(each), value.to(each), None, 0.3)
+            torch.library.opcheck(torch.ops.saccade.attend.default, arguments, test_utils="test_faketensor")
+
+
 def test_attention_that_learns_goes_to_the_library() -> None:
     query, key, value, seen = attention_inputs(4, 16, 40, torch.float32)
     query.requires_grad_()

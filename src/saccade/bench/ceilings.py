@@ -66,7 +66,7 @@ class Ceilings:
 
 
 class ReadProbe:
-    """How fast memory is read right now: where it is shared with other machines, that changes within seconds.
+    """How fast memory is read right now: a processor's may be shared with other machines, and changes within seconds.
 
     Args:
         device: Whose memory; a buffer in it is held as long as the probe.
@@ -75,6 +75,7 @@ class ReadProbe:
     def __init__(self, device: torch.device) -> None:
         size = min(READ_BYTES[device.type], free_bytes(device) // 4)
         self._buffer = torch.ones(size // 4, dtype=torch.float32, device=device)
+        self._steady = None if device.type == "cpu" else self.rate()
 
     def rate(self) -> float:
         """Return the bytes per second of the fastest of several reductions."""
@@ -82,7 +83,9 @@ class ReadProbe:
         return max(buffer.nbytes / _seconds(partial(call, buffer), device) for call in (torch.sum, torch.amax))
 
     def around(self, run: Callable[[], _Result]) -> tuple[_Result, float]:
-        """Return what a run returns and the rate beside it, the greater of those before and after."""
+        """Return what a run returns and the rate beside it: the greater of those before and after, where it changes."""
+        if self._steady is not None:
+            return run(), self._steady
         before = self.rate()
         result = run()
         return result, max(before, self.rate())

@@ -28,12 +28,15 @@ class Kernels:
         story: Where they come from, or what is missing and how to help; goes on after a colon or semicolon.
         linear: The function of `kernel/linear.c`, or None.
         attend: The function of `kernel/attend.c`, or None.
+        attend_many: That of `kernel/attend_many.c`, with what says how many floats it works in, or None; there is none
+            where the library has a better one.
         pairs: Whether `linear` multiplies bfloat16 activations as they are; else they are to be widened.
     """
 
     story: str
     linear: Callable[..., None] | None = None
     attend: Callable[..., None] | None = None
+    attend_many: tuple[Callable[..., None], Callable[[int, int], int]] | None = None
     pairs: bool = False
 
 
@@ -55,9 +58,18 @@ def load_kernels() -> Kernels:
     linear.restype = attend.restype = None
     linear.argtypes = [pointer] * 5 + [long] * 4 + [number]
     attend.argtypes = [pointer] * 6 + [long] * 12 + [ctypes.c_float] + [number] * 2
+    attend_many = _attend_many(library) if library.attends_many() else None
     alone = "" if library.is_parallel() else ", on one thread because torch's OpenMP is none that it knows"
     story = f"kernel compiled by {_version(macros)}{alone}"
-    return Kernels(story, linear, attend, bool(library.multiplies_pairs()))
+    return Kernels(story, linear, attend, attend_many, bool(library.multiplies_pairs()))
+
+
+def _attend_many(library: ctypes.CDLL) -> tuple[Callable[..., None], Callable[[int, int], int]]:
+    attend, work, long = library.attend_many, library.attend_many_work, ctypes.c_long
+    attend.restype, work.restype = None, long
+    attend.argtypes = [ctypes.c_void_p] * 6 + [long] * 5 + [ctypes.POINTER(long), ctypes.c_float, ctypes.c_int]
+    work.argtypes = [long] * 2
+    return attend, work
 
 
 def cache_folder() -> Path:

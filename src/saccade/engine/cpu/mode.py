@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from saccade.engine.cpu.attend import FEW_ROWS  # these modules register the operators
+from saccade.engine.cpu.attend import takes  # both modules register an operator
 from saccade.engine.cpu.linear import by_blocks
 
 # What mixes activations with small parameters, or with one another, and wants a single dtype.
@@ -20,7 +20,7 @@ _ONE_DTYPE = (
 class LowPrecisionWeights(TorchFunctionMode):
     """Inside it, modules with bfloat16 weights run on a CPU with activations of a chosen dtype.
 
-    Linear layers go to the operator `saccade::linear`, attention of few queries to `saccade::attend`. With float32
+    Linear layers go to the operator `saccade::linear`, attention to `saccade::attend`. With float32
     activations, small parameters are widened where they meet them, what an embedding looks up is widened, and a cast of
     float32 to bfloat16 leaves the tensor as it is: the result is that of the same modules in float32, within its
     rounding. For inference only; it may stand outside a compiled function or inside.
@@ -88,10 +88,7 @@ def _attend(
     is_causal: bool = False,
     **options: Any,
 ) -> torch.Tensor:
-    learns = torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value))
-    few = query.is_cpu and query.dim() == 4 and query.shape[2] <= FEW_ROWS and not learns
-    alike = few and attn_mask is not None and attn_mask.dtype == torch.bool and attn_mask.shape[1:3] == (1, 1)
-    if alike and not dropout_p and not is_causal and query.shape[1] == key.shape[1]:
+    if takes(query, key, value, attn_mask) and not (dropout_p or is_causal):
         scale = options.get("scale")
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         output: torch.Tensor = torch.ops.saccade.attend.default(query, key, value, attn_mask, scale)

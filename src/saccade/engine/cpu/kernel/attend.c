@@ -4,8 +4,6 @@
  * they stand. What a query does not see is not read. */
 #include "lanes.h"
 
-#include <math.h>
-
 struct call {
   const void *query;   /* [batch, heads, rows, dim] */
   const void *key;     /* [batch, heads, length, dim], the last without gaps, the others `of_keys` apart */
@@ -27,7 +25,8 @@ static inline __attribute__((always_inline)) float one_at(const void *from, long
   return half ? widen_one(((const uint16_t *)from)[at]) : ((const float *)from)[at];
 }
 
-static inline __attribute__((always_inline)) float dot(const void *a, long i, const void *b, long j, long dim, int half) {
+static inline __attribute__((always_inline)) float dot(const void *a, long i, const void *b, long j, long dim,
+                                                       int half) {
   floats sum = {0};
   long k = 0;
   for (; k + LANES <= dim; k += LANES) sum += lanes_at(a, i + k, half) * lanes_at(b, j + k, half);
@@ -66,7 +65,8 @@ static inline __attribute__((always_inline)) void one_query(const struct call *c
       ((float *)c->y)[unit * c->dim + k] = mean[k] * share;
 }
 
-static void queries(const void *data, long begin, long end) {
+static void queries(const void *data, int thread, long begin, long end) {
+  (void)thread;
   const struct call *c = data;
   for (long unit = begin; unit < end; unit++)
     if (c->half)

@@ -3,6 +3,7 @@
  * Plain C with the vector types of gcc and clang, so that one text serves every processor. */
 #pragma once
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 #if defined(__AVX512BF16__)
@@ -29,8 +30,8 @@ extern int omp_get_num_threads(void) __attribute__((weak));
 
 static inline int has_threads(void) { return GOMP_parallel && omp_get_thread_num && omp_get_num_threads; }
 
-/* Work on items [begin, end), in parts that may run at once. */
-typedef void (*work)(const void *data, long begin, long end);
+/* Work on items [begin, end), in parts that may run at once, each by a thread of its own. */
+typedef void (*work)(const void *data, int thread, long begin, long end);
 struct shares {
   work part;
   const void *data;
@@ -39,8 +40,8 @@ struct shares {
 
 static inline void take_share(void *data) {
   const struct shares *s = data;
-  const long id = omp_get_thread_num(), threads = omp_get_num_threads();
-  s->part(s->data, s->count * id / threads, s->count * (id + 1) / threads);
+  const int id = omp_get_thread_num(), threads = omp_get_num_threads();
+  s->part(s->data, id, s->count * id / threads, s->count * (id + 1) / threads);
 }
 
 static inline void share_out(work part, const void *data, long count, int threads) {
@@ -48,7 +49,7 @@ static inline void share_out(work part, const void *data, long count, int thread
   if (threads > 1 && has_threads())
     GOMP_parallel(take_share, &shares, threads, 0);
   else
-    part(data, 0, count);
+    part(data, 0, 0, count);
 }
 
 /* A bfloat16 is the upper half of a float32. */

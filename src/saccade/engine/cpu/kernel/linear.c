@@ -1,5 +1,5 @@
-/* y = x W' + bias for a few rows of x and a bfloat16 W; x and y are float32, or bfloat16 where the processor can multiply
- * pairs of bfloat16 and sum them in float32.
+/* y = x W' + bias for a few rows of x and a bfloat16 W; x and y are float32, or bfloat16 where the processor can
+ * multiply pairs of bfloat16 and sum them in float32.
  *
  * Every weight is read from memory once, for all rows: decoding is as fast as memory gives the weights. */
 #include "lanes.h"
@@ -114,7 +114,8 @@ static void finish(const struct call *c, long begin, long end) {
   }
 }
 
-static void span(const void *data, long begin, long end) {
+static void span(const void *data, int thread, long begin, long end) {
+  (void)thread;
   const struct call *c = data;
   if (c->rows <= (c->pairs ? ROW_TILE : 2))
     streams(c, STREAMS, begin, end);

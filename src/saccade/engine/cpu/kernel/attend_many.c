@@ -1,0 +1,194 @@
+/* Attention of many queries, each to all keys or to those it sees; bfloat16, summed in float32.
+ *
+ * Two products of matrices with a softmax between them, eight queries at a time, so that scores stay in a core's own
+ * caches; keys that none of the eight sees, beyond the last one, are left out. For processors that multiply pairs of
+ * bfloat16; of those that multiply matrices of them, the library makes use. */
+#include "lanes.h"
+
+int attends_many(void) {
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+#if defined(__AVX512BF16__)
+
+#define ROWS 8    /* queries at a time */
+#define VECTORS 3 /* columns of a panel, in vectors: with ROWS, as many sums as there are registers */
+#define PANEL (VECTORS * LANES)
+#define LEAST -100 /* an exponent whose power is nothing beside 1 */
+
+struct call {
+  const uint16_t *query, *key, *value; /* [batch, heads, queries or keys, dim], the last without gaps */
+  uint16_t *y;                         /* as query */
+  const uint8_t *seen;                 /* [batch, queries, keys], the last without gaps; null where all is seen */
+  float *work;                         /* for each thread */
+  long heads, queries, keys, dim;
+  long of_query[3], of_key[3], of_value[3], of_y[3], of_seen[2];
+  float scale;
+};
+
+static inline long whole(long size) { return (size + LANES - 1) / LANES * LANES; }
+
+/* C = A B for ROWS rows of A. B is packed: panels of columns, in each one after the other the pairs of rows. */
+static inline __attribute__((always_inline)) void tile(const uint16_t *const *a, const uint32_t *panel, long pairs,
+                                                       int vectors, float *c, long columns) {
+  __m512 sum[ROWS][VECTORS];
+  for (int i = 0; i < ROWS; i++)
+    for (int j = 0; j < vectors; j++) sum[i][j] = _mm512_setzero_ps();
+  for (long p = 0; p < pairs; p++, panel += vectors * LANES) {
+    __m512bh column[VECTORS];
+    for (int j = 0; j < vectors; j++) column[j] = (__m512bh)_mm512_loadu_si512(panel + j * LANES);
+    for (int i = 0; i < ROWS; i++) {
+      uint32_t pair;
+      memcpy(&pair, a[i] + 2 * p, sizeof pair);
+      const __m512bh row = (__m512bh)_mm512_set1_epi32(pair);
+      for (int j = 0; j < vectors; j++) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], row, column[j]);
+    }
+  }
+  for (int i = 0; i < ROWS; i++)
+    for (int j = 0; j < vectors; j++) _mm512_storeu_ps(c + i * columns + j * LANES, sum[i][j]);
+}
+
+static inline long panel_width(long columns, long n) { return columns - n < PANEL ? columns - n : PANEL; }
+
+/* Of B's pairs and columns, only so many. */
+static void multiply(const uint16_t *const *a, const uint32_t *b, long pairs, long some_pairs, float *c, long columns,
+                     long some_columns) {
+  for (long n = 0; n < some_columns; n += PANEL) {
+    const uint32_t *panel = b + n * pairs;
+    switch (panel_width(columns, n) / LANES) {
+      case 1: tile(a, panel, some_pairs, 1, c + n, columns); break;
+      case 2: tile(a, panel, some_pairs, 2, c + n, columns); break;
+      case 3: tile(a, panel, some_pairs, 3, c + n, columns); break;
+    }
+  }
+}
+
+/* Keys as columns: pairs of dimensions. */
+static void pack_keys(const uint16_t *key, long gap, long keys, long dim, uint32_t *b) {
+  const long columns = whole(keys), pairs = dim / 2;
+  memset(b, 0, columns * pairs * sizeof *b);
+  for (long k = 0; k < keys; k++) {
+    const long n = k / PANEL * PANEL, width = panel_width(columns, n);
+    uint32_t *to = b + n * pairs + (k - n);
+    for (long p = 0; p < pairs; p++) memcpy(to + p * width, key + k * gap + 2 * p, sizeof *to);
+  }
+}
+
+/* Dimensions as columns: pairs of keys. */
+static void pack_values(const uint16_t *value, long gap, long keys, long dim, uint32_t *b) {
+  const long columns = whole(dim), pairs = whole(keys) / 2;
+  memset(b, 0, columns * pairs * sizeof *b);
+  for (long n = 0; n < columns; n += PANEL) {
+    const long width = panel_width(columns, n), real = dim - n < width ? dim - n : width;
+    for (long k = 0; k < keys; k++) {
+      uint16_t *to = (uint16_t *)(b + n * pairs + k / 2 * width) + k % 2;
+      for (long d = 0; d < real; d++) to[2 * d] = value[k * gap + n + d];
+    }
+  }
+}
+
+/* e to the power of what is not above 0. */
+static inline __m512 power(__m512 x) {
+  x = _mm512_max_ps(_mm512_set1_ps(LEAST), x); /* in this order what is no number stays none */
+  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
+  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+  __m512 y = _mm512_set1_ps(1.0f / 120);
+  y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1.0f / 24));
+  y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1.0f / 6));
+  y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(0.5f));
+  y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1));
+  y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1));
+  return _mm512_scalef_ps(y, n);
+}
+
+/* Which of the keys from k on are seen, one bit each. */
+static inline __mmask16 sees(const uint8_t *seen, long keys, long k) {
+  const __mmask16 real = keys - k < LANES ? (1u << (keys - k)) - 1 : 0xffff;
+  if (!seen) return real;
+  const __m128i bytes = _mm_maskz_loadu_epi8(real, seen + k);
+  return _mm_test_epi8_mask(bytes, bytes);
+}
+
+/* Scores of a query as weights, and what they are to be multiplied by; weights are 0 where nothing is seen. */
+static float weigh(const float *score, const uint8_t *seen, long keys, float scale, uint16_t *weight) {
+  const __m512 times = _mm512_set1_ps(scale), nothing = _mm512_set1_ps(-INFINITY);
+  __m512 most = nothing, sum = _mm512_setzero_ps();
+  for (long k = 0; k < keys; k += LANES)
+    most = _mm512_max_ps(most, _mm512_mask_mul_ps(nothing, sees(seen, keys, k), _mm512_loadu_ps(score + k), times));
+  const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+  for (long k = 0; k < keys; k += LANES) {
+    const __m512 above = _mm512_fmsub_ps(_mm512_loadu_ps(score + k), times, top);
+    const __m512 y = _mm512_maskz_mov_ps(sees(seen, keys, k), power(above));
+    sum = _mm512_add_ps(sum, y);
+    _mm256_storeu_si256((__m256i *)(weight + k), (__m256i)_mm512_cvtneps_pbh(y));
+  }
+  const float all = _mm512_reduce_add_ps(sum);
+  return all == 0 ? 0 : 1 / all;
+}
+
+/* One more than the last key that any of some queries sees. */
+static long last_seen(const uint8_t *const *seen, long keys) {
+  long last = 0;
+  for (int i = 0; i < ROWS; i++) {
+    long k = keys;
+    while (k > last && !seen[i][k - 1]) k--;
+    last = k;
+  }
+  return last;
+}
+
+/* Floats of working memory that a thread needs. */
+long attend_many_work(long keys, long dim) {
+  return whole(keys) * (dim / 2) + whole(keys) / 2 * whole(dim) + ROWS * (whole(keys) + whole(keys) / 2 + whole(dim));
+}
+
+static void heads(const void *data, int thread, long begin, long end) {
+  const struct call *c = data;
+  const long keys = whole(c->keys), dim = whole(c->dim);
+  float *work = c->work + thread * attend_many_work(c->keys, c->dim);
+  uint32_t *key = (uint32_t *)work, *value = key + keys * (c->dim / 2);
+  float *score = (float *)(value + keys / 2 * dim), *mean = score + ROWS * keys;
+  uint16_t *weight = (uint16_t *)(mean + ROWS * dim);
+  for (long unit = begin; unit < end; unit++) {
+    const long talk = unit / c->heads, head = unit % c->heads;
+    const uint16_t *query = c->query + talk * c->of_query[0] + head * c->of_query[1];
+    uint16_t *y = c->y + talk * c->of_y[0] + head * c->of_y[1];
+    pack_keys(c->key + talk * c->of_key[0] + head * c->of_key[1], c->of_key[2], c->keys, c->dim, key);
+    pack_values(c->value + talk * c->of_value[0] + head * c->of_value[1], c->of_value[2], c->keys, c->dim, value);
+    for (long first = 0; first < c->queries; first += ROWS) {
+      const uint16_t *row[ROWS], *weights[ROWS];
+      const uint8_t *seen[ROWS] = {0};
+      float share[ROWS];
+      for (int i = 0; i < ROWS; i++) { /* of the last rows some are there twice */
+        const long at = first + i < c->queries ? first + i : c->queries - 1;
+        row[i] = query + at * c->of_query[2], weights[i] = weight + i * keys;
+        if (c->seen) seen[i] = c->seen + talk * c->of_seen[0] + at * c->of_seen[1];
+      }
+      const long some = c->seen ? last_seen(seen, c->keys) : c->keys;
+      multiply(row, key, c->dim / 2, c->dim / 2, score, keys, some);
+      for (int i = 0; i < ROWS; i++) share[i] = weigh(score + i * keys, seen[i], some, c->scale, weight + i * keys);
+      multiply(weights, value, keys / 2, whole(some) / 2, mean, dim, dim);
+      for (int i = 0; i < ROWS && first + i < c->queries; i++)
+        for (long k = 0; k < c->dim; k++)
+          y[(first + i) * c->of_y[2] + k] = round_one(mean[i * dim + k] * share[i]);
+    }
+  }
+}
+
+/* `gaps` as the fields of the call have them, one after the other. */
+void attend_many(const uint16_t *query, const uint16_t *key, const uint16_t *value, const uint8_t *seen, float *work,
+                 uint16_t *y, long batch, long of_heads, long queries, long keys, long dim, const long *gaps,
+                 float scale, int threads) {
+  struct call c = {query, key, value, y, seen, work, of_heads, queries, keys, dim, {0}, {0}, {0}, {0}, {0}, scale};
+  memcpy(c.of_query, gaps, sizeof c.of_query), memcpy(c.of_key, gaps + 3, sizeof c.of_key);
+  memcpy(c.of_value, gaps + 6, sizeof c.of_value), memcpy(c.of_y, gaps + 9, sizeof c.of_y);
+  memcpy(c.of_seen, gaps + 12, sizeof c.of_seen);
+  share_out(heads, &c, batch * of_heads, threads);
+}
+
+#endif
