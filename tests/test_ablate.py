@@ -27,7 +27,6 @@ from saccade.data.collate import Sample
 from saccade.data.encoder import Encoder
 from saccade.data.scenes.frozen import _QUOTAS
 from saccade.errors import ConfigError, DataError
-from saccade.evaluate import provenance
 from saccade.image.geometry import num_views
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.presets import nano
@@ -236,14 +235,6 @@ def test_cached_patches_give_the_loss_of_the_pictures(named, variant, tmp_path, 
     assert (len(set(counts)) > 1) == (model.config.image.layout == "dynamic")
     assert isinstance(data[2][0], Sample)
     assert data[2][0].views.dtype == np.float16
-
-
-def test_figures_say_what_they_were_made_with(tmp_path, monkeypatch):
-    made = provenance.made_with()
-    assert made["machine"]
-    assert made["torch"] == torch.__version__
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
-    assert provenance.commit() is None, "an installed package is part of no checkout"
 
 
 def test_studies_that_presume_another_base_run_when_named(monkeypatch):

@@ -21,7 +21,7 @@ from saccade.bench.skeleton import random_model
 from saccade.bench.speakers import EngineSpeaker, PlainSpeaker, Speaker, Spoken
 from saccade.bench.subjects import Generating, Timeline
 from saccade.cli import app
-from saccade.cli.goals import verdicts_on_decoder
+from saccade.cli.goals import verdicts
 from saccade.config import SaccadeConfig
 from saccade.engine.runner import BROKEN
 from saccade.errors import ConfigError, EngineError
@@ -197,9 +197,9 @@ def test_the_engine_is_divided_by_its_peer() -> None:
         {"subject": name, "rounds": {"first token": [first] * 5, "per token": [each] * 5}}
         for name, first, each in (("m", 9.0, 9.0), ("m, engine", 1.0, 3.0), ("llama.cpp", 4.0, 2.0))
     ]
-    found = [target.to_dict() for target in verdicts_on_decoder({"model": "m", "speakers": rows})]
+    found = [target.to_dict() for target in verdicts({"bench": "decoder", "model": "m", "speakers": rows})]
     assert [(target["value"], target["met"]) for target in found] == [(0.25, None), (1.5, None)]
-    assert verdicts_on_decoder({"model": "m", "speakers": rows[:2]}) == []
+    assert verdicts({"bench": "decoder", "model": "m", "speakers": rows[:2]}) == []
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from saccade.bench.report import Target
 from saccade.bench.rounds import Budget, interleaved
 from saccade.bench.subjects import Generating, Pixels
 from saccade.bench.tasks import Ask, picture
-from saccade.cli.goals import FLASHVL, verdicts_on_model, verdicts_on_rows
+from saccade.cli.goals import verdicts
 from saccade.errors import ConfigError, PromptError
 from saccade.model.model import SaccadeModel
 
@@ -134,36 +134,48 @@ def measured(**changes: Any) -> dict[str, Any]:
         for batch, rates in ((1, (1, 2)), (8, (0.5, 0.7)))
         for rate in rates
     ]
-    result = {"device": "cpu", "machine": "a machine", "model": "tiny", "new_tokens": 64, "views": 5, "ways": ways}
+    result = {
+        "bench": "model",
+        "device": "cpu",
+        "machine": "a machine",
+        "model": "tiny",
+        "new_tokens": 64,
+        "views": 5,
+        "ways": ways,
+    }
     return result | {"batches": batches} | changes
 
 
 def test_a_processor_is_measured_against_itself() -> None:
-    found = [target.to_dict() for target in verdicts_on_model(measured())]
-    assert [(target["value"], target["met"]) for target in found] == [
-        (0.5, True),
-        (0.85, True),
-        (3.0, False),
-        (2.8, False),
+    found = [target.to_dict() for target in verdicts(measured())]
+    assert [(target["value"], target["target"], target["met"]) for target in found] == [
+        (0.5, 0.7, True),
+        (0.5, 0.6, True),
+        (0.85, 0.8, True),
+        (0.85, 0.88, False),
+        (3.0, 2.0, False),
+        (2.8, 3.0, False),
     ]
-    assert len(verdicts_on_model(measured(new_tokens=32))) == 3
-    assert verdicts_on_model(measured(device="cuda")) == []
+    assert len(verdicts(measured(new_tokens=32))) == 5
+    assert verdicts(measured(device="cuda")) == []
 
 
 def test_an_accelerator_is_measured_by_name() -> None:
     fast = {"device": "cuda", "machine": "NVIDIA H200", "new_tokens": 128}
     batches = [{"batch": 64, "rounds": [10.0] * 3}, {"batch": 64, "rounds": [70.0] * 3}]
-    found = verdicts_on_model(measured(**fast, model="flashsloth", batches=batches))
+    found = verdicts(measured(**fast, model="flashsloth", batches=batches))
     assert [(target.value, target.target, target.unit) for target in found] == [
         (2000.0, 8.0, "ms"),
         (2.0, 400.0, "tokens/s"),
         (7.0, 4.0, "ratio"),
+        (7.0, 8.0, "ratio"),
         (70.0, 60.0, "answers/s"),
+        (70.0, 120.0, "answers/s"),
     ]
-    assert len(verdicts_on_model(measured(**fast, model="flashvl_iss"))) == 1
-    assert verdicts_on_model(measured(**fast, model="flashvl_iss", views=3)) == []
-    assert verdicts_on_model(measured(**fast)) == []
-    assert verdicts_on_model(measured(**fast | {"machine": "another"}, model="flashsloth")) == []
+    assert len(verdicts(measured(**fast, model="flashvl_iss"))) == 1
+    assert verdicts(measured(**fast, model="flashvl_iss", views=3)) == []
+    assert verdicts(measured(**fast)) == []
+    assert verdicts(measured(**fast | {"machine": "another"}, model="flashsloth")) == []
 
 
 def test_the_engine_is_compared_with_peers() -> None:
@@ -172,9 +184,11 @@ def test_the_engine_is_compared_with_peers() -> None:
         for task, seconds in (("1024 x 768", 1.0), ("448 x 448", 3.0))
         for name, seconds in ((engine_name("flashvl_static"), seconds), ("flashvl_static", 9.0), ("qwen2-vl-2b", 10.0))
     ]
-    found = [target.to_dict() for target in verdicts_on_rows(FLASHVL, rows)]
-    assert [(target["value"], target["met"]) for target in found] == [(0.1, True), (0.3, None)]
-    assert verdicts_on_rows(FLASHVL, rows[:2]) == []
+    found = [target.to_dict() for target in verdicts({"bench": "flashvl", "rows": rows})]
+    assert [(target["target"], target["met"]) for target in found] == [(0.12, True), (0.1, True), (None, None)]
+    assert [target["value"] for target in found] == [0.1, 0.1, 0.3]
+    assert verdicts({"bench": "flashvl", "rows": rows[:2]}) == []
+    assert verdicts({"bench": "train", "exercises": []}) == []
 
 
 def test_a_value_without_a_bound_has_no_verdict() -> None:

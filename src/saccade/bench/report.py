@@ -43,12 +43,16 @@ class Target:
     unit: str = "ratio"
     at_most: bool = True
 
+    @property
+    def met(self) -> bool | None:
+        """The verdict; None where there is no bound."""
+        if self.target is None:
+            return None
+        return self.value <= self.target if self.at_most else self.value >= self.target
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, with the verdict."""
-        met = None
-        if self.target is not None:
-            met = self.value <= self.target if self.at_most else self.value >= self.target
-        return {"name": self.name, "value": self.value, "target": self.target, "met": met, "unit": self.unit}
+        return {"name": self.name, "value": self.value, "target": self.target, "met": self.met, "unit": self.unit}
 
 
 def new_result(

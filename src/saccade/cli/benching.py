@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saccade.cli.goals import FLASHVL, TABLE1, Ratio, verdicts_on_model, verdicts_on_rows
 from saccade.cli.measuring import (
     NONE,
     Device,
@@ -131,7 +130,7 @@ def table1(
         from saccade.bench.compare import Settings
         from saccade.bench.table1 import NEW_TOKENS, TASKS
 
-        paper = _Paper("table1", TASKS, TABLE1_MODELS, TABLE1_PEERS, TABLE1)
+        paper = _Paper("table1", TASKS, TABLE1_MODELS, TABLE1_PEERS)
         settings = Settings(NEW_TOKENS, rounds, warm_up, seed, seconds)
         result = _compared(paper, model, peer, pictures, device, dtype, path, settings, small=small)
     else:
@@ -170,7 +169,7 @@ def flashvl(
         from saccade.bench.compare import Settings
         from saccade.bench.mmmu import NEW_TOKENS, TASKS
 
-        paper = _Paper("flashvl", TASKS, FLASHVL_MODELS, FLASHVL_PEERS, FLASHVL)
+        paper = _Paper("flashvl", TASKS, FLASHVL_MODELS, FLASHVL_PEERS)
         settings = Settings(new_tokens or NEW_TOKENS, rounds, warm_up, seed, seconds)
         result = _compared(paper, model, peer, pictures, device, dtype, path, settings, small=small)
     else:
@@ -208,13 +207,12 @@ def training(
 
 @dataclass(frozen=True)
 class _Paper:
-    """What a paper measured: its lists, its models, its peers, and the ratios to reach."""
+    """What a paper measured: its lists, its models, its peers."""
 
     kind: str
     tasks: tuple[Task, ...]
     models: tuple[str, ...]
     peers: tuple[str, ...]
-    goals: tuple[Ratio, ...]
 
 
 def _measured(
@@ -234,7 +232,7 @@ def _measured(
     from saccade.bench.engined import room_for
     from saccade.bench.opening import open_subjects
     from saccade.bench.plan import configuration, shapes_of
-    from saccade.bench.report import add_targets, new_result
+    from saccade.bench.report import new_result
     from saccade.bench.rounds import Budget
     from saccade.bench.tasks import Ask
     from saccade.bench.waterfall import measure_batches, measure_waterfall, runs_per_round
@@ -260,8 +258,7 @@ def _measured(
         fall = measure_waterfall(subjects, Analysis(config), ceilings, ask, settings, tell, budget)
         rates = measure_batches(subjects, ask, batches, settings, tell, budget)
     content = {"model": subjects[0].name, "batches": rates, **fall}
-    result = new_result("model", place, number, settings, cut=budget.cut, **content)
-    return add_targets(result, verdicts_on_model(result))
+    return new_result("model", place, number, settings, cut=budget.cut, **content)
 
 
 def _compared(
@@ -282,7 +279,7 @@ def _compared(
     from saccade.bench.compare import compare, runs_of
     from saccade.bench.engined import room_for
     from saccade.bench.opening import open_subjects
-    from saccade.bench.report import add_targets, new_result
+    from saccade.bench.report import new_result
     from saccade.bench.rounds import Budget
     from saccade.engine.paths import check_path
 
@@ -310,7 +307,7 @@ def _compared(
         ceilings = measure_ceilings(place, number, {})
         rows = [row for one in tasks for row in compare(subjects, one, settings, lambda _: bar.advance(task), budget)]
     content = {"small": small, "cut": budget.cut, "ceilings": ceilings.to_dict(), "rows": rows}
-    return add_targets(new_result(paper.kind, place, number, settings, **content), verdicts_on_rows(paper.goals, rows))
+    return new_result(paper.kind, place, number, settings, **content)
 
 
 def _trained(

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saccade.cli.goals import verdicts_on_decoder
 from saccade.cli.measuring import (
     NONE,
     EnginePath,
@@ -84,7 +83,7 @@ def _measured(model: str, prompt: int, peer: str, dtype: str, path: str, setting
     from saccade.bench.decoder import decoder_shapes, measure_decoder, runs_of
     from saccade.bench.opening import open_own
     from saccade.bench.plan import configuration
-    from saccade.bench.report import add_targets, new_result
+    from saccade.bench.report import new_result
     from saccade.bench.rounds import Budget
     from saccade.engine.paths import check_path
 
@@ -113,8 +112,7 @@ def _measured(model: str, prompt: int, peer: str, dtype: str, path: str, setting
             budget,
         )
     content = {"model": plain.name, "cut": budget.cut, **found}
-    result = new_result("decoder", where, number, settings, **content)
-    return add_targets(result, verdicts_on_decoder(result))
+    return new_result("decoder", where, number, settings, **content)
 
 
 def _check(config: SaccadeConfig, peer: str, dtype: torch.dtype) -> None:

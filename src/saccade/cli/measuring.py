@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from saccade.cli.goals import verdicts
 from saccade.cli.planning import PLAN_MODELS
 
 if TYPE_CHECKING:
@@ -53,10 +54,11 @@ def kept_result(path: Path) -> Result:
 
 
 def deliver(result: Result, out: Path | None, plot: Path | None, markdown: Path | None) -> None:
-    """Print the tables and, as the last line, the result; write the files that are wanted."""
+    """Judge a result; print the tables and, as the last line, the result; write the files that are wanted."""
+    from saccade.bench.report import add_targets, write_result
     from saccade.bench.report import markdown as tables
-    from saccade.bench.report import write_result
 
+    result = add_targets(result, verdicts(result))
     if out is not None:
         write_result(result, out)
     if markdown is not None:

@@ -45,16 +45,23 @@ def machine() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this file is part of, "-dirty" behind it where files were changed; else None."""
+    """The commit of the checkout this file is part of, "-dirty" behind it where files were changed; else None.
+
+    What is kept under docs, results among it, is not run: it may be changed.
+    """
     here = Path(__file__)
-    asked = (["ls-files", "--error-unmatch", here.name], ["describe", "--always", "--dirty", "--exclude=*"])
+    asked = (
+        ["ls-files", "--error-unmatch", here.name],
+        ["rev-parse", "--short", "HEAD"],
+        ["diff", "--name-only", "HEAD", "--", ":(top)", ":(top,exclude)docs"],
+    )
     try:
-        answers = [
+        _, head, changed = (
             subprocess.run(
                 ["git", "--no-optional-locks", *words], cwd=here.parent, capture_output=True, text=True, check=True
-            ).stdout
+            ).stdout.strip()
             for words in asked
-        ]
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return answers[-1].strip()
+    return f"{head}-dirty" if changed else head

@@ -46,7 +46,7 @@ def choose_linear(weights: torch.dtype, device: torch.device) -> LinearPath:
     if kernel.linear is None:
         reason = f"library bfloat16: {unit}; decode reads weights below the memory's rate because {kernel.story}"
         return LinearPath(torch.bfloat16, reason, False)
-    return LinearPath(torch.bfloat16, f"library bfloat16: {unit}; for few rows {kernel.story}", True)
+    return LinearPath(torch.bfloat16, f"library bfloat16: {unit}; for few rows and for attention {kernel.story}", True)
 
 
 def _matrix_unit() -> str | None:
