@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import saccade.engine.cpu.linear  # noqa: F401 (registers the operator)
+import saccade.engine.cpu  # noqa: F401 (registers the operators)
 from saccade.bench.skeleton import skeleton
 from saccade.config import SaccadeConfig
 from saccade.model.query import QueryContext
@@ -32,10 +32,10 @@ def _linear_flops(rows: Any, weight: Any, *_: Any, **__: Any) -> int:
 
 
 def counter() -> FlopCounterMode:
-    """Return torch's counter, which also counts shared keys, this device's attention kernels and our linear one."""
+    """Return torch's counter, which also counts shared keys, this device's attention kernels and our own ones."""
     names = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
     kernels = [getattr(torch.ops.aten, f"_scaled_dot_product_{name}") for name in names]
-    known: dict[Any, Any] = dict.fromkeys(kernels, _attention_flops)
+    known: dict[Any, Any] = dict.fromkeys([*kernels, torch.ops.saccade.attend], _attention_flops)
     return FlopCounterMode(display=False, custom_mapping=known | {torch.ops.saccade.linear: _linear_flops})
 
 
