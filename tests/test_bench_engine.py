@@ -1,5 +1,7 @@
 """The engine in the benches: cold unless it is to find something, on the weights of plain generation, with verdicts."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from saccade.bench.rounds import Budget, interleaved
 from saccade.bench.subjects import Generating, Pixels
 from saccade.bench.tasks import Ask, picture
 from saccade.cli.goals import verdicts
+from saccade.cli.measuring import kept_result
 from saccade.errors import ConfigError, PromptError
 from saccade.model.model import SaccadeModel
 
@@ -189,6 +192,14 @@ def test_the_engine_is_compared_with_peers() -> None:
     assert [target["value"] for target in found] == [0.1, 0.1, 0.3]
     assert verdicts({"bench": "flashvl", "rows": rows[:2]}) == []
     assert verdicts({"bench": "train", "exercises": []}) == []
+
+
+def test_a_kept_file_of_an_earlier_version_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    ways = [{"rounds": {"first token": [1.0]}}, {"rounds": {"first token": [1.0]}}]
+    kept.write_text(json.dumps(measured(ways=ways, targets=[])))
+    with pytest.raises(ConfigError, match="lacks 'share_of_read_rate': an earlier version"):
+        kept_result(kept)
 
 
 def test_a_value_without_a_bound_has_no_verdict() -> None:

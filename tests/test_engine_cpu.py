@@ -81,6 +81,11 @@ def test_weights_need_not_be_contiguous(rows: int) -> None:
         assert off(torch.ops.saccade.linear(x, weight), x.double() @ weight.double().T) < ROUNDING
 
 
+def test_rows_of_nothing_give_the_bias() -> None:
+    weight, bias = torch.empty(3, 0).bfloat16(), torch.randn(3).bfloat16()
+    assert torch.equal(torch.ops.saccade.linear(torch.empty(2, 0).bfloat16(), weight, bias), bias.expand(2, 3))
+
+
 @pytest.mark.parametrize("rows", [2, 70])
 def test_shapes_that_do_not_fit_are_refused(rows: int) -> None:
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
@@ -131,6 +136,22 @@ def test_attention_does_not_read_what_is_not_seen_and_tells_what_is_broken() -> 
     assert build.load_kernels().attend is None or torch.equal(found, expected)
     assert torch.ops.saccade.attend(query, *broken, torch.ones_like(seen), 0.3).isnan().any(dim=-1).all()
     assert torch.ops.saccade.attend(query, key, value, torch.zeros_like(seen), 0.3).eq(0).all()
+
+
+def test_the_greatest_of_very_large_scores_is_found() -> None:
+    query, key = torch.randn(1, 2, 40, 64) * 1e5, torch.randn(1, 2, 50, 64) * 1e4
+    query, key, value = (each.bfloat16() for each in (query, key, torch.randn(1, 2, 50, 64)))
+    exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), scale=0.37)
+    assert off(torch.ops.saccade.attend(query, key, value, None, 0.37), exact) < 2**-7
+
+
+def test_working_memory_holds_floats_whatever_tensors_are_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch_file, "_local", threading.local())
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert scratch_file.scratch(9).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_attention_that_the_kernel_does_not_know_goes_to_the_library() -> None:
@@ -208,6 +229,8 @@ def test_attention_that_learns_goes_to_the_library() -> None:
     with LowPrecisionWeights(torch.bfloat16):
         F.scaled_dot_product_attention(query, key, value, seen).sum().backward()
     assert query.grad is not None
+    with pytest.raises(ConfigError, match="inference_mode"):
+        torch.ops.saccade.attend(query, key, value, None, 0.3)
 
 
 def test_many_rows_go_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:

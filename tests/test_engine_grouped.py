@@ -7,6 +7,7 @@ import torch
 from transformers import Qwen2Config
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from helpers_vlm import tiny_vlm
 from saccade.engine.grouped import NAME, attend_grouped, grouped_keys
 from saccade.engine.paths import check_path
 from saccade.errors import ConfigError
@@ -34,6 +35,17 @@ def test_a_decoder_attends_as_before_after_a_step_even_one_that_fails() -> None:
     with pytest.raises(ZeroDivisionError), grouped_keys(config):
         _ = 1 // 0
     assert config._attn_implementation == "sdpa"
+
+
+def test_who_generates_meanwhile_keeps_its_padding_masked() -> None:
+    torch.manual_seed(0)
+    model = tiny_vlm().model
+    ids, mask = torch.arange(1, 9).view(2, 4), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    with torch.inference_mode():
+        expected = model.model.language_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        with grouped_keys(model.config.text_config):
+            found = model.model.language_model(input_ids=ids, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_path_that_cannot_be_had_is_refused_by_name() -> None:

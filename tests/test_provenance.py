@@ -33,5 +33,10 @@ def test_a_commit_is_dirty_where_what_is_run_was_changed(tmp_path, monkeypatch):
     assert provenance.commit() == head
     result.write_text("{}")
     assert provenance.commit() == head
+    new = code.with_name("kernel.c")
+    new.touch()
+    assert provenance.commit() == f"{head}-dirty"
+    new.unlink()
+    assert provenance.commit() == head
     code.write_text("1")
     assert provenance.commit() == f"{head}-dirty"

@@ -10,6 +10,7 @@ import typer
 
 from saccade.cli.goals import verdicts
 from saccade.cli.planning import PLAN_MODELS
+from saccade.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -47,10 +48,21 @@ From = Annotated[Path | None, typer.Option("--from", help="Run nothing: take the
 
 
 def kept_result(path: Path) -> Result:
-    """Read what `--from` names."""
+    """Read what `--from` names.
+
+    Raises:
+        ConfigError: when the file lacks what is told of a result today.
+    """
+    from saccade.bench.report import markdown as tables
     from saccade.bench.report import read_result
 
-    return read_result(path)
+    result = read_result(path)
+    try:
+        verdicts(result)
+        tables(result)
+    except KeyError as error:
+        raise ConfigError(f"{path} lacks {error}: an earlier version wrote it, so measure again") from error
+    return result
 
 
 def deliver(result: Result, out: Path | None, plot: Path | None, markdown: Path | None) -> None:

@@ -1,13 +1,15 @@
 """Attention whose keys are read as they stand, where several heads of queries share one of keys."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.nn import functional as F
-from transformers import AttentionInterface, PreTrainedConfig
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 NAME = "saccade_grouped"
 
@@ -50,14 +52,19 @@ def attend_grouped(
 
 
 AttentionInterface.register(NAME, attend_grouped)
+# Who generates with the same model in another thread meanwhile attends so, too, and needs the masks of it.
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+_taken = threading.Lock()
 
 
 @contextmanager
 def grouped_keys(decoder: PreTrainedConfig) -> Iterator[None]:
-    """Let a decoder, known by its configuration, attend by `attend_grouped` inside the block."""
-    before = decoder._attn_implementation
-    decoder._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        decoder._attn_implementation = before
+    """Let a decoder, known by its configuration, attend by `attend_grouped` inside the block, one block at a time."""
+    with _taken:
+        before = decoder._attn_implementation
+        decoder._attn_implementation = NAME
+        try:
+            yield
+        finally:
+            decoder._attn_implementation = before

@@ -20,7 +20,7 @@ PathChoice = PathName | Literal["auto"]
 Step = Callable[[int, int, bool], torch.Tensor]
 
 # Of all engines of a process together, for torch keeps account by lines of code. One engine needs half a dozen: one row
-# or several, one length or any, with and without drawing.
+# or several, one length or any, with and without drawing. Beyond it a step fails.
 MOST_COMPILED = 256
 
 

@@ -47,13 +47,13 @@ def machine() -> str:
 def commit() -> str | None:
     """The commit of the checkout this file is part of, "-dirty" behind it where files were changed; else None.
 
-    What is kept under docs, results among it, is not run: it may be changed.
+    Only what is run counts, files of its own too; results, and pages made from them, may change.
     """
     here = Path(__file__)
     asked = (
         ["ls-files", "--error-unmatch", here.name],
         ["rev-parse", "--short", "HEAD"],
-        ["diff", "--name-only", "HEAD", "--", ":(top)", ":(top,exclude)docs"],
+        ["status", "--porcelain", "--", ":(top)src", ":(top)tools", ":(top)pyproject.toml"],
     )
     try:
         _, head, changed = (

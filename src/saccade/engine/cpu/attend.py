@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from saccade.engine.cpu.build import load_kernels
 from saccade.engine.cpu.scratch import scratch
+from saccade.errors import ConfigError
 
 # Up to so many queries of a head and conversation, each is taken alone; more share what they read.
 FEW_ROWS = 16
@@ -34,7 +35,12 @@ def attend(
 
     Returns:
         `[batch, heads, rows, head_dim]`, 0 where nothing is seen.
+
+    Raises:
+        ConfigError: where gradients are recorded, of which this knows nothing.
     """
+    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
+        raise ConfigError("the kernels of attention have no gradient: call them in torch.inference_mode()")
     kernels = load_kernels()
     if _alike(query, key, value) and (seen is None or _fits(seen, query, key)):
         if kernels.attend is not None and query.shape[2] <= FEW_ROWS and seen is not None and seen.shape[2] == 1:

@@ -103,7 +103,8 @@ def _name(compiler: list[str], target: list[str], macros: bytes) -> str:
 
     The predefined macros tell the compiler's version and all that it knows of the processor.
     """
-    sources = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
+    files = sorted([*SOURCES.glob("*.c"), *SOURCES.glob("*.h")])
+    sources = [part for path in files for part in (path.name.encode(), path.read_bytes())]
     told = (*sources, shlex.join([*compiler, *FLAGS, *target, *LIBRARIES]).encode(), macros)
     return hashlib.sha256(b"\0".join(told)).hexdigest()[:24] + ".so"
 

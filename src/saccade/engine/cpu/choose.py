@@ -46,7 +46,8 @@ def choose_linear(weights: torch.dtype, device: torch.device) -> LinearPath:
     if kernel.linear is None:
         reason = f"library bfloat16: {unit}; decode reads weights below the memory's rate because {kernel.story}"
         return LinearPath(torch.bfloat16, reason, False)
-    return LinearPath(torch.bfloat16, f"library bfloat16: {unit}; for few rows and for attention {kernel.story}", True)
+    attention = "attention" if kernel.attend_many else "attention of one token"
+    return LinearPath(torch.bfloat16, f"library bfloat16: {unit}; for few rows and {attention} {kernel.story}", True)
 
 
 def _matrix_unit() -> str | None:

@@ -56,7 +56,7 @@ def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -
 def _suits(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
     """Whether the kernel, which checks nothing, may be given these; torch's own product refuses what is wrong."""
     width = x.shape[-1]
-    few = x.numel() <= FEW_ROWS.get(x.dtype, 0) * width
+    few = 0 < x.numel() <= FEW_ROWS.get(x.dtype, 0) * width
     fits = weight.dtype == torch.bfloat16 and weight.stride(1) == 1 and weight.shape[1] == width
     if bias is None:
         return few and fits

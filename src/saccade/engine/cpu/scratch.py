@@ -12,5 +12,5 @@ def scratch(size: int) -> torch.Tensor:
     kept: torch.Tensor | None = getattr(_local, "vector", None)
     if kept is None or kept.numel() < size:
         with torch.inference_mode(False):  # a tensor made for inference could not be written outside of it
-            kept = _local.vector = torch.empty(size)
+            kept = _local.vector = torch.empty(size, dtype=torch.float32, device="cpu")
     return kept

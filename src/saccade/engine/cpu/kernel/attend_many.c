@@ -5,15 +5,21 @@
  * bfloat16; of those that multiply matrices of them, the library makes use. */
 #include "lanes.h"
 
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define KNOWN 1
+#else
+#define KNOWN 0
+#endif
+
 int attends_many(void) {
-#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+#if KNOWN && !defined(__AMX_BF16__)
   return 1;
 #else
   return 0;
 #endif
 }
 
-#if defined(__AVX512BF16__)
+#if KNOWN
 
 #define ROWS 8    /* queries at a time */
 #define VECTORS 3 /* columns of a panel, in vectors: with ROWS, as many sums as there are registers */
@@ -114,15 +120,19 @@ static inline __mmask16 sees(const uint8_t *seen, long keys, long k) {
   return _mm_test_epi8_mask(bytes, bytes);
 }
 
-/* Scores of a query as weights, and what they are to be multiplied by; weights are 0 where nothing is seen. */
-static float weigh(const float *score, const uint8_t *seen, long keys, float scale, uint16_t *weight) {
+/* Scores of a query as weights, and what they are to be multiplied by; 0 where nothing is seen. Scores are scaled once:
+ * none may come out above the greatest, by rounding, when it is taken off. */
+static float weigh(float *score, const uint8_t *seen, long keys, float scale, uint16_t *weight) {
   const __m512 times = _mm512_set1_ps(scale), nothing = _mm512_set1_ps(-INFINITY);
   __m512 most = nothing, sum = _mm512_setzero_ps();
-  for (long k = 0; k < keys; k += LANES)
-    most = _mm512_max_ps(most, _mm512_mask_mul_ps(nothing, sees(seen, keys, k), _mm512_loadu_ps(score + k), times));
+  for (long k = 0; k < keys; k += LANES) {
+    const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(score + k), times);
+    _mm512_storeu_ps(score + k, scaled);
+    most = _mm512_max_ps(most, _mm512_mask_mov_ps(nothing, sees(seen, keys, k), scaled));
+  }
   const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most));
   for (long k = 0; k < keys; k += LANES) {
-    const __m512 above = _mm512_fmsub_ps(_mm512_loadu_ps(score + k), times, top);
+    const __m512 above = _mm512_sub_ps(_mm512_loadu_ps(score + k), top);
     const __m512 y = _mm512_maskz_mov_ps(sees(seen, keys, k), power(above));
     sum = _mm512_add_ps(sum, y);
     _mm256_storeu_si256((__m256i *)(weight + k), (__m256i)_mm512_cvtneps_pbh(y));
@@ -175,7 +185,7 @@ static void heads(const void *data, int thread, long begin, long end) {
       multiply(weights, value, keys / 2, whole(some) / 2, mean, dim, dim);
       for (int i = 0; i < ROWS && first + i < c->queries; i++)
         for (long k = 0; k < c->dim; k++)
-          y[(first + i) * c->of_y[2] + k] = round_one(mean[i * dim + k] * share[i]);
+          y[(first + i) * c->of_y[2] + k] = share[i] == 0 ? 0 : round_one(mean[i * dim + k] * share[i]);
     }
   }
 }
