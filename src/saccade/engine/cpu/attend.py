@@ -17,8 +17,8 @@ FEW_ROWS = 16
 def takes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor | None) -> bool:
     """Whether the operator can stand for a call: on a CPU, without gradients, all heads seeing the same."""
     alike = query.is_cpu and query.dim() == 4 and query.shape[:2] == key.shape[:2] and query.shape[3] == value.shape[-1]
-    learns = torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value))
-    return alike and not learns and (seen is None or (seen.dtype == torch.bool and seen.shape[1] == 1))
+    shared = seen is None or (seen.dtype == torch.bool and seen.shape[1] == 1)
+    return alike and shared and not _learns(query, key, value)
 
 
 def attend(
@@ -39,7 +39,7 @@ def attend(
     Raises:
         ConfigError: where gradients are recorded, of which this knows nothing.
     """
-    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
+    if _learns(query, key, value):
         raise ConfigError("the kernels of attention have no gradient: call them in torch.inference_mode()")
     kernels = load_kernels()
     if _alike(query, key, value) and (seen is None or _fits(seen, query, key)):
@@ -62,6 +62,10 @@ def _empty_like(query: torch.Tensor, *_: object) -> torch.Tensor:
 torch.library.define("saccade::attend", "(Tensor query, Tensor key, Tensor value, Tensor? seen, float scale) -> Tensor")
 torch.library.impl("saccade::attend", "CPU", attend)
 torch.library.register_fake("saccade::attend", _empty_like)
+
+
+def _learns(*tensors: torch.Tensor) -> bool:
+    return torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
 
 
 def _alike(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:

@@ -20,10 +20,10 @@ _ONE_DTYPE = (
 class LowPrecisionWeights(TorchFunctionMode):
     """Inside it, modules with bfloat16 weights run on a CPU with activations of a chosen dtype.
 
-    Linear layers go to the operator `saccade::linear`, attention to `saccade::attend`. With float32
-    activations, small parameters are widened where they meet them, what an embedding looks up is widened, and a cast of
-    float32 to bfloat16 leaves the tensor as it is: the result is that of the same modules in float32, within its
-    rounding. For inference only; it may stand outside a compiled function or inside.
+    Linear layers go to the operator `saccade::linear`, attention to `saccade::attend`. With float32 activations, small
+    parameters are widened where they meet them, what an embedding looks up is widened, and a cast of float32 to
+    bfloat16 leaves the tensor as it is: the result is that of the same modules in float32, within its rounding. For
+    inference only; it may stand outside a compiled function or inside.
 
     Args:
         activations: float32, or bfloat16 where the processor multiplies matrices of bfloat16.
