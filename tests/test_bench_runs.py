@@ -222,7 +222,11 @@ def test_a_result_says_what_it_was_made_with(kept: dict[str, Path]) -> None:
         seconds = {stage["name"]: stage["seconds"]["median"] for stage in way["stages"]}
         assert seconds["per token"] < seconds["first token"]
         assert min(seconds.values()) > 0
-    assert result["ways"][1]["second_question"]["count"] == result["rounds"] == 5
+    engine = result["ways"][1]
+    assert engine["second_question"]["count"] == result["rounds"] == 5
+    assert 0 < engine["second_question_flops"] < engine["counted_flops"] / 2
+    least = {row["batch"]: row["least_seconds"] for row in result["batches"]}
+    assert least[1] < least[2] <= 2 * least[1]
     assert not result["cut"]
     assert [(row["subject"], row["batch"]) for row in result["batches"]] == [
         ("nano", 1),
@@ -242,7 +246,9 @@ def test_tables_are_made_from_the_file_alone(kept: dict[str, Path], tmp_path: Pa
     assert [row["task"] for row in result["rows"][::2]] == [task.name for task in table1.TASKS]
     assert [row["subject"] for row in result["rows"][:2]] == ["nano", "nano, engine"]
     result["targets"] = [Target("something", 3.0, 2.0).to_dict(), Target("another", 3.0, None).to_dict()]
-    assert "| something | 3 | 2 | ratio | missed |\n| another | 3 | – | ratio | told alone |" in markdown(result)
+    assert "| something | 3 | 2 | – | ratio | missed |\n| another | 3 | – | – | ratio | told alone |" in markdown(
+        result
+    )
     with pytest.raises(ConfigError, match="no plot"):
         draw({"bench": "nothing"}, tmp_path / "nothing.png")
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,17 @@ from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedModel, Qwen2Config, SiglipVisionConfig, StaticCache
 
 import small
+from kernels import ROUNDING, off, with_threads
 from saccade.config import SaccadeConfig
 from saccade.engine.cpu import LowPrecisionWeights, build, choose, choose_linear
+from saccade.engine.cpu import activate as activate_file
 from saccade.engine.cpu import linear as linear_file
 from saccade.engine.cpu import scratch as scratch_file
 from saccade.errors import ConfigError
 from saccade.model import SaccadeForConditionalGeneration
 
-ROUNDING = 1e-5
+WITH_MANY = pytest.mark.skipif(build.load_kernels().linear_many is None, reason="the library is faster, or alone")
 WITH_COMPILER = pytest.mark.skipif(build.load_kernels().linear is None, reason=build.load_kernels().story)
-
-
-def off(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference, relative to the largest expected number."""
-    return float((found.double() - expected.double()).abs().max() / expected.abs().max())
-
-
-@contextmanager
-def with_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=[1, 3])
@@ -102,47 +91,70 @@ def test_gradients_are_refused_rather_than_lost(rows: int) -> None:
             assert layer(x).dtype == torch.float32
 
 
-def attention_inputs(
-    rows: int, dim: int, length: int, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries, and the keys and values of two of three slots, longer than what is read; both see something."""
-    generator = torch.Generator().manual_seed(rows * dim + length)
-    query = torch.randn(2, 3, rows, dim, generator=generator).to(dtype)
-    keys, values = (torch.randn(3, 3, length + 5, dim, generator=generator).to(dtype) for _ in range(2))
-    seen = torch.rand(2, 1, 1, length, generator=generator) < 0.7
-    seen[..., -1] = True
-    return query, keys[1:, :, :length], values[1:, :, :length], seen
-
-
+@WITH_MANY
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("rows", "dim", "length"), [(1, 1, 1), (6, 33, 9), (2, 128, 300), (1, 80, 17), (16, 7, 64)])
-def test_attention_of_few_queries_equals_float64(rows: int, dim: int, length: int, dtype: torch.dtype) -> None:
-    query, key, value, seen = attention_inputs(rows, dim, length, dtype)
-    exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), seen, scale=0.3)
-    spread = query.transpose(1, 2).contiguous().transpose(1, 2)
-    for given in (query, spread):
-        found = torch.ops.saccade.attend(given, key, value, seen, 0.3)
-        assert found.dtype == dtype
-        assert off(found, exact) < (ROUNDING if dtype == torch.float32 else 2**-8)
+@pytest.mark.parametrize("rows", [9, 16, 17, 48, 49, 65, 130, 1030])
+def test_many_rows_equal_float64(rows: int) -> None:
+    """Widths of one part and of several, columns that fill no vector, weights and bias as they may come."""
+    generator = torch.Generator().manual_seed(rows)
+    for width, out in ((2, 256), (66, 259), (1538, 300), (3100, 256), (33, 300)):
+        x = torch.randn(1, rows, width, generator=generator).bfloat16()
+        wide = torch.randn(out, width + 7, generator=generator).bfloat16()
+        bias = torch.randn(out, generator=generator).bfloat16()
+        for weight, given in ((wide[:, :width], None), (wide[:, 7:].contiguous(), bias)):
+            exact = F.linear(x.double(), weight.double(), None if given is None else given.double())
+            found = torch.ops.saccade.linear(x, weight, given)
+            assert found.dtype == torch.bfloat16
+            assert off(found, exact) < 2**-8
 
 
-def test_attention_does_not_read_what_is_not_seen_and_tells_what_is_broken() -> None:
-    query, key, value, seen = attention_inputs(2, 16, 40, torch.float32)
-    expected = torch.ops.saccade.attend(query, key, value, seen, 0.3)
-    hidden = ~seen.expand(-1, 3, -1, -1).transpose(2, 3)
-    broken = key.masked_fill(hidden, torch.nan), value.masked_fill(hidden, torch.inf)
-    found = torch.ops.saccade.attend(query, *broken, seen, 0.3)
-    assert build.load_kernels().attend is None or torch.equal(found, expected)
-    assert torch.ops.saccade.attend(query, *broken, torch.ones_like(seen), 0.3).isnan().any(dim=-1).all()
-    assert torch.ops.saccade.attend(query, key, value, torch.zeros_like(seen), 0.3).eq(0).all()
+@WITH_MANY
+def test_a_broken_row_breaks_no_other() -> None:
+    x, weight = torch.randn(40, 64).bfloat16(), torch.randn(256, 64).bfloat16()
+    x[7, 3], weight[200, 5] = torch.nan, torch.inf
+    found = torch.ops.saccade.linear(x, weight)
+    assert found[7].isnan().all()
+    assert not found[:, 200].isfinite().any()
+    rest = torch.ones(40, 256, dtype=torch.bool)
+    rest[7], rest[:, 200] = False, False
+    assert found[rest].isfinite().all()
 
 
-def test_the_greatest_of_very_large_scores_is_found() -> None:
-    query, key = torch.randn(1, 2, 40, 64) * 1e5, torch.randn(1, 2, 50, 64) * 1e4
-    query, key, value = (each.bfloat16() for each in (query, key, torch.randn(1, 2, 50, 64)))
-    exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), scale=0.37)
-    assert off(torch.ops.saccade.attend(query, key, value, None, 0.37), exact) < 2**-7
+@WITH_MANY
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("gelu", [False, True])
+def test_activations_equal_float64(gelu: bool) -> None:
+    x = torch.cat([torch.randn(70_001) * 5, torch.tensor([0.0, -0.0, 1e-30, 3e38, -3e38, 1e10, -1e10, -90, 90])])
+    x = x.bfloat16()
+    exact = F.gelu(x.double(), approximate="tanh") if gelu else F.silu(x.double())
+    found = torch.ops.saccade.activate(x, gelu).double()
+    assert ((found - exact).abs() <= exact.abs() * 2**-8 + 1e-7).all()
+    broken = torch.ops.saccade.activate(torch.tensor([torch.nan, 1.0]).bfloat16(), gelu)
+    assert broken.isnan().tolist() == [True, False]
+
+
+def test_which_activations_go_to_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[bool] = []
+    monkeypatch.setattr(
+        activate_file, "load_kernels", lambda: build.Kernels("", activate=lambda *_: taken.append(True))
+    )
+    many = torch.randn(2, activate_file.MANY // 2).bfloat16()
+    with LowPrecisionWeights(torch.bfloat16), torch.inference_mode():
+        for activation in (partial(F.gelu, approximate="tanh"), F.silu, torch.nn.SiLU()):
+            activation(many)
+        assert len(taken) == 3
+        for x in (many[:, 1:], many.float(), many.T):
+            assert torch.equal(F.silu(x), torch.nn.functional.silu(x.clone()))
+        assert torch.equal(F.gelu(many), torch._C._nn.gelu(many))
+        F.silu(many.clone(), inplace=True)
+        assert len(taken) == 3
+    learning = many.clone().requires_grad_()
+    with LowPrecisionWeights(torch.bfloat16):
+        F.silu(learning).sum().backward()
+    assert learning.grad is not None
+    with pytest.raises(ConfigError, match="inference_mode"):
+        torch.ops.saccade.activate(learning, True)
+    torch.library.opcheck(torch.ops.saccade.activate.default, (torch.randn(3, 4), True), test_utils="test_faketensor")
 
 
 def test_working_memory_holds_floats_whatever_tensors_are_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,85 +164,6 @@ def test_working_memory_holds_floats_whatever_tensors_are_by_default(monkeypatch
         assert scratch_file.scratch(9).dtype == torch.float32
     finally:
         torch.set_default_dtype(torch.float32)
-
-
-def test_attention_that_the_kernel_does_not_know_goes_to_the_library() -> None:
-    query, key, value, seen = attention_inputs(4, 16, 40, torch.float32)
-    floats = torch.zeros(2, 1, 1, 40).masked_fill(~seen, -torch.inf)
-    for given in (
-        (query, key, value, seen.expand(-1, -1, 4, -1)),
-        (query, key, value, floats),
-        (query, key, value, seen[:1]),
-        (query, key, value, None, 0.0, True),
-        (query[0], key[0], value[0]),
-    ):
-        exact = F.scaled_dot_product_attention(*given)
-        with LowPrecisionWeights():
-            assert off(F.scaled_dot_product_attention(*given), exact) < ROUNDING
-    options: dict[str, Any]
-    for options in ({"scale": 0.1, "enable_gqa": True}, {"attn_mask": seen, "enable_gqa": True}):
-        exact = F.scaled_dot_product_attention(query, key[:, :1], value[:, :1], **options)
-        with LowPrecisionWeights():
-            assert off(F.scaled_dot_product_attention(query, key[:, :1], value[:, :1], **options), exact) < ROUNDING
-
-
-@pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize(
-    ("rows", "length", "dim"), [(17, 1, 2), (24, 24, 32), (33, 47, 72), (50, 96, 80), (97, 49, 130), (20, 20, 7)]
-)
-def test_attention_of_many_queries_to_everything_equals_float64(rows: int, length: int, dim: int) -> None:
-    generator = torch.Generator().manual_seed(rows * dim)
-    query = torch.randn(2, rows, 3, dim, generator=generator).bfloat16().transpose(1, 2)
-    key, value = (torch.randn(2, length, 6, dim, generator=generator).bfloat16()[:, :, ::2] for _ in range(2))
-    key, value = key.transpose(1, 2), value.transpose(1, 2)
-    exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), scale=0.4)
-    for given in (query, query.contiguous()):
-        found = torch.ops.saccade.attend(given, key, value, None, 0.4)
-        assert found.dtype == torch.bfloat16
-        assert found.transpose(1, 2).is_contiguous()
-        assert off(found, exact) < 2**-7
-    far = query * 60  # weights of which nearly all are nothing
-    exact = F.scaled_dot_product_attention(far.double(), key.double(), value.double(), scale=0.4)
-    assert off(torch.ops.saccade.attend(far, key, value, None, 0.4), exact) < 2**-7
-    far[0, 0, 5] = torch.nan
-    broken = torch.ops.saccade.attend(far, key, value, None, 0.4).isnan()
-    assert broken[0, 0, 5].all()
-    assert broken.sum() == dim
-
-
-@pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize(("rows", "before"), [(5, 0), (9, 40), (40, 0), (33, 70)])
-def test_attention_of_many_queries_to_what_they_see_equals_float64(rows: int, before: int) -> None:
-    generator = torch.Generator().manual_seed(rows)
-    query = torch.randn(2, 3, rows, 24, generator=generator).bfloat16()
-    length = before + rows
-    key, value = (torch.randn(2, 3, length + 6, 24, generator=generator).bfloat16()[:, :, :length] for _ in range(2))
-    causal = torch.arange(length) <= torch.arange(before, length)[:, None]
-    scattered = torch.rand(2, 1, rows, length, generator=generator) < 0.3
-    wide = torch.rand(2, 1, 1, 2 * length, generator=generator)[..., :length] < 0.5
-    for seen in (causal.expand(2, 1, -1, -1), scattered & causal, wide):
-        exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), seen, scale=0.3)
-        assert off(torch.ops.saccade.attend(query, key, value, seen, 0.3), exact) < 2**-7
-    nobody = torch.zeros(2, 1, rows, length, dtype=torch.bool)
-    assert torch.ops.saccade.attend(query, key, value, nobody, 0.3).eq(0).all()
-
-
-def test_the_operator_lays_its_result_out_as_compiled_code_expects() -> None:
-    for rows in (4, 20):
-        query, key, value = (torch.randn(2, 3, rows, 8) for _ in range(3))
-        for each in (query, query.bfloat16()):
-            arguments = (each, key.to(each), value.to(each), None, 0.3)
-            torch.library.opcheck(torch.ops.saccade.attend.default, arguments, test_utils="test_faketensor")
-
-
-def test_attention_that_learns_goes_to_the_library() -> None:
-    query, key, value, seen = attention_inputs(4, 16, 40, torch.float32)
-    query.requires_grad_()
-    with LowPrecisionWeights(torch.bfloat16):
-        F.scaled_dot_product_attention(query, key, value, seen).sum().backward()
-    assert query.grad is not None
-    with pytest.raises(ConfigError, match="inference_mode"):
-        torch.ops.saccade.attend(query, key, value, None, 0.3)
 
 
 def test_many_rows_go_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from saccade.bench.draw import draw
-from saccade.bench.report import markdown, read_result, table, target_cells
+from saccade.bench.report import TARGET_HEAD, markdown, read_result, table, target_cells
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "speed.md"
@@ -52,10 +52,10 @@ def _verdicts(names: list[str], results: Path) -> str:
         file = results / f"{name}.json"
         found = read_result(file)["targets"] if file.exists() else None
         if found is None:
-            rows.append([name, "not yet measured", *[""] * 4])
+            rows.append([name, "not yet measured", *[""] * (len(TARGET_HEAD) - 1)])
         else:
             rows += [[name, *target_cells(target)] for target in found]
-    return table(("file", "target", "value", "bound", "unit", "verdict"), rows)
+    return table(("file", *TARGET_HEAD), rows)
 
 
 def main() -> None:

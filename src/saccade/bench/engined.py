@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -100,13 +100,25 @@ class Engined:
         Returns:
             Seconds from the second question, the picture decoded in memory, to the first token of its answer.
         """
-        store, self._runner.prefixes = self._store(KEPT_BYTES), Kept(KEPT_BYTES)
-        try:
-            self._answer(self._prepared([shown], text_tokens), 1, store)
+        with self._asked_once(shown, text_tokens) as store:
             start = perf_counter()
             prepared = self._prepared([shown], text_tokens, reworded=True)
             ready = perf_counter()
             return ready - start + self._answer(prepared, 1, store).tokens[0]
+
+    def count_second_question(self, shown: Pixels, text_tokens: int) -> int:
+        """Count the FLOPs of the second question alone, by running it."""
+        with self._asked_once(shown, text_tokens) as store, counter() as counted:
+            self._answer(self._prepared([shown], text_tokens, reworded=True), 1, store)
+        return int(counted.get_total_flops())
+
+    @contextmanager
+    def _asked_once(self, shown: Pixels, text_tokens: int) -> Iterator[PictureStore]:
+        """Stores that know a picture and a first question about it, inside the block."""
+        store, self._runner.prefixes = self._store(KEPT_BYTES), Kept(KEPT_BYTES)
+        try:
+            self._answer(self._prepared([shown], text_tokens), 1, store)
+            yield store
         finally:
             self._runner.prefixes = Kept(0)
             store.close()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Result = dict[str, Any]
 
+TARGET_HEAD = ("target", "value", "bound", "at ceilings", "unit", "verdict")
 VERDICTS = {True: "met", False: "missed", None: "told alone"}
 
 
@@ -35,6 +36,8 @@ class Target:
         target: The bound; None where there is none and the value is told alone.
         unit: Of both; "ratio" where there is none.
         at_most: Whether less is better.
+        at_ceilings: What would have come out had the engine taken the least time throughout, and all else what it took;
+            None where that is not known.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Target:
     target: float | None
     unit: str = "ratio"
     at_most: bool = True
+    at_ceilings: float | None = None
 
     @property
     def met(self) -> bool | None:
@@ -52,7 +56,8 @@ class Target:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, with the verdict."""
-        return {"name": self.name, "value": self.value, "target": self.target, "met": self.met, "unit": self.unit}
+        told = {"name": self.name, "value": self.value, "target": self.target, "met": self.met, "unit": self.unit}
+        return told | {"at_ceilings": self.at_ceilings}
 
 
 def new_result(
@@ -192,7 +197,11 @@ def _asked(result: Result) -> str:
 
 def _facts(way: Mapping[str, Any]) -> str:
     memory, second = way["memory_bytes"], way["second_question"]
-    asked = "" if second is None else f"Second question about the picture, first token ms {milliseconds(second)}. "
+    asked = ""
+    if second is not None:
+        least, flops = way["second_question_least_seconds"], way["second_question_flops"]
+        asked = f"Second question about the picture, first token ms {milliseconds(second)}, least "
+        asked += f"{in_full(least * 1e3)}, {flops / 1e9:.4g} GFLOPs. "
     return (
         f"First token ms {_listed(way['ttft_percentiles'])}; per token ms {_listed(way['tpot_percentiles'])}. {asked}"
         f"A step reads {way['step_bytes_per_second'] / 1e9:.4g} GB/s of weights, "
@@ -293,13 +302,13 @@ def _share(reached: float | None, ceiling: float | None) -> str:
 
 def target_table(targets: Sequence[Mapping[str, Any]]) -> str:
     """Write targets as a Markdown table, each with its verdict."""
-    return table(("target", "value", "bound", "unit", "verdict"), [target_cells(target) for target in targets])
+    return table(TARGET_HEAD, [target_cells(target) for target in targets])
 
 
 def target_cells(target: Mapping[str, Any]) -> list[str]:
-    """Return a target as the cells of a table: name, value, bound, unit, verdict."""
-    bound = "–" if target["target"] is None else f"{target['target']:.4g}"
-    return [target["name"], f"{target['value']:.4g}", bound, target["unit"], VERDICTS[target["met"]]]
+    """Return a target as the cells of a table, as `TARGET_HEAD` names them."""
+    bound, best = ("–" if number is None else f"{number:.4g}" for number in (target["target"], target["at_ceilings"]))
+    return [target["name"], f"{target['value']:.4g}", bound, best, target["unit"], VERDICTS[target["met"]]]
 
 
 def milliseconds(spread: Mapping[str, float]) -> str:

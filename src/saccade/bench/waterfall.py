@@ -52,7 +52,8 @@ def measure_waterfall(
     Returns:
         Plain JSON types: what is asked, `ceilings`, FLOPs and MACs to the first token in closed form, and `ways`, each
         with `stages`, in the order of `STAGES`: seconds, FLOPs and MACs in closed form, bytes read, least seconds and
-        the share of the ceiling that was reached (least over measured seconds); percentiles of answers and tokens;
+        the share of the ceiling that was reached (least over measured seconds); percentiles of answers and tokens; the
+        second question about a picture, where the way knows of one, with FLOPs counted by running and least seconds;
         FLOPs to the first token counted by running; peak memory; the bytes that a step reads in a second, and their
         share of what was read beside the answer; `rounds`, what was measured in each, in seconds and bytes.
     """
@@ -83,7 +84,10 @@ def measure_waterfall(
         "flops": planned["first token"]["flops"],
         "macs": planned["first token"]["macs"],
         "ways": [
-            {"subject": subject.name, "way": subject.way} | fact | _summary(found, subject, planned)
+            {"subject": subject.name, "way": subject.way}
+            | fact
+            | _summary(found, subject, planned)
+            | _second(found.get(SECOND.format(subject.name), []), subject, fact["second_question_flops"], ceilings)
             for subject, fact in zip(subjects, facts, strict=True)
         ],
     }
@@ -91,6 +95,8 @@ def measure_waterfall(
 
 def measure_batches(
     subjects: Sequence[Subject],
+    analysis: Analysis,
+    ceilings: Ceilings,
     ask: Ask,
     batches: Sequence[int],
     settings: Settings,
@@ -99,7 +105,8 @@ def measure_batches(
 ) -> list[dict[str, Any]]:
     """Measure tokens and answers per second at several numbers of rows, preprocessing included, interleaved.
 
-    Every row of a batch shows a picture of its own. `rounds` holds the answers per second that are summarized.
+    Every row of a batch shows a picture of its own. `rounds` holds the answers per second that are summarized;
+    `least_seconds` is what all of a batch's answers take at the ceilings.
     """
     shown = [picture(ask.width, ask.height, settings.seed + row) for row in range(max(batches))]
     runs = {
@@ -113,12 +120,15 @@ def measure_batches(
     rows = []
     for (name, batch), samples in zip(runs, found.values(), strict=True):
         rates = [batch / sample.total for sample in samples]
+        planned = _planned(subjects[0], analysis, ceilings, ask, settings, batch)
+        first, each = (planned[stage]["least_seconds"] for stage in STAGES[-2:])
         rows.append(
             {
                 "subject": name,
                 "batch": batch,
                 "samples_per_second": spread(rates).to_dict(),
                 "tokens_per_second": spread([rate * settings.new_tokens for rate in rates]).to_dict(),
+                "least_seconds": significant(first + (settings.new_tokens - 1) * each),
                 "rounds": list(map(significant, rates)),
             }
         )
@@ -137,7 +147,12 @@ def _facts(subject: Subject, ask: Ask, shown: Pixels, new_tokens: int) -> dict[s
     with peak_memory(subject.device) as peak:
         subject.generate(prepared, new_tokens)
     memory = None if peak.working is None else subject.weights.total + subject.held + peak.working
-    return {"memory_bytes": memory, "counted_flops": subject.count(prepared)}
+    second = subject.count_second_question(shown, ask.text_tokens) if isinstance(subject, Engined) else None
+    return {
+        "memory_bytes": memory,
+        "counted_flops": subject.count(prepared),
+        "second_question_flops": second,
+    }
 
 
 def _fall(subject: Subject, ask: Ask, shown: Pixels, file: bytes, max_pixels: int, new_tokens: int) -> dict[str, float]:
@@ -154,10 +169,10 @@ def _fall(subject: Subject, ask: Ask, shown: Pixels, file: bytes, max_pixels: in
 
 
 def _planned(
-    subject: Subject, analysis: Analysis, ceilings: Ceilings, ask: Ask, settings: Settings
+    subject: Subject, analysis: Analysis, ceilings: Ceilings, ask: Ask, settings: Settings, batch: int = 1
 ) -> dict[str, dict[str, Any]]:
     """Return the stages in closed form, by name."""
-    work = Workload(num_views(ask.width, ask.height, analysis.config.image), ask.text_tokens)
+    work = Workload(num_views(ask.width, ask.height, analysis.config.image), ask.text_tokens, batch)
     size = round(subject.weights.total / sum(analysis.parameters.values()))
     return {row["name"]: row for row in stages(analysis, work, settings.new_tokens, size, ceilings)}
 
@@ -175,13 +190,19 @@ def _summary(found: dict[str, list[Any]], subject: Subject, planned: dict[str, d
     steps = [subject.weights.step / each for each in seconds["per token"]]
     return {
         "stages": [_row(name, seconds[name], _merged(planned, name)) for name in STAGES],
-        "second_question": spread(second).to_dict() if second else None,
         "ttft_percentiles": percentiles(seconds["first token"]),
         "tpot_percentiles": percentiles([gap for sample in samples for gap in sample.gaps]),
         "step_bytes_per_second": significant(spread(steps).median),
         "share_of_read_rate": ratio(steps, reads).to_dict(),
         "rounds": {name: list(map(significant, values)) for name, values in (rounds | {MEMORY_READ: reads}).items()},
     }
+
+
+def _second(seconds: Sequence[float], subject: Subject, flops: int | None, ceilings: Ceilings) -> dict[str, Any]:
+    if flops is None:
+        return {"second_question": None}
+    least = significant(ceilings.least_seconds(flops, subject.weights.step))
+    return {"second_question": spread(seconds).to_dict(), "second_question_least_seconds": least}
 
 
 def _merged(planned: dict[str, dict[str, Any]], name: str) -> dict[str, Any] | None:

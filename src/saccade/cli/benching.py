@@ -227,7 +227,7 @@ def _measured(
 ) -> Result:
     """Measure one model, through plain `generate` and through the engine."""
     prepare_libraries()
-    from saccade.bench.ceilings import measure_ceilings, steps_of
+    from saccade.bench.ceilings import Ceilings, measure_ceilings, steps_of
     from saccade.bench.count import Analysis, Workload
     from saccade.bench.engined import room_for
     from saccade.bench.opening import open_subjects
@@ -255,8 +255,10 @@ def _measured(
         def tell(_: str) -> None:
             bar.advance(task)
 
-        fall = measure_waterfall(subjects, Analysis(config), ceilings, ask, settings, tell, budget)
-        rates = measure_batches(subjects, ask, batches, settings, tell, budget)
+        analysis = Analysis(config)
+        fall = measure_waterfall(subjects, analysis, ceilings, ask, settings, tell, budget)
+        ceilings = Ceilings(**fall["ceilings"])  # of memory, what was read beside the answers
+        rates = measure_batches(subjects, analysis, ceilings, ask, batches, settings, tell, budget)
     content = {"model": subjects[0].name, "batches": rates, **fall}
     return new_result("model", place, number, settings, cut=budget.cut, **content)
 

@@ -104,7 +104,9 @@ class SaccadeModel(SaccadePreTrainedModel):
     def encode_views(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Encode views `[views, 3, side, side]` into raw patches `[views, patches, vision_dim]`."""
         config = self.config
-        return extract_patches(self.vision_tower, pixel_values.to(self.dtype), config.vision, config.patches_per_view)
+        # With channels last the tower's first convolution leaves patches as all that follows reads them, row by row.
+        pixel_values = pixel_values.to(self.dtype, memory_format=torch.channels_last)
+        return extract_patches(self.vision_tower, pixel_values, config.vision, config.patches_per_view)
 
     def project_patches(self, patches: torch.Tensor) -> torch.Tensor:
         """Compress and project raw patches `[views, patches, vision_dim]` to `[views, tokens, text_dim]`."""

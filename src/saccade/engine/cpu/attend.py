@@ -106,7 +106,7 @@ def _attend_few(
 
 def _attend_many(
     kernel: Callable[..., None],
-    floats: Callable[[int, int], int],
+    floats: Callable[..., int],
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,

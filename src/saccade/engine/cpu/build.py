@@ -12,12 +12,17 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SOURCES = Path(__file__).with_name("kernel")
 FLAGS = ("-O3", "-ffp-contract=fast", "-fPIC", "-shared")
 LIBRARIES = ("-lm",)
 COMPILERS = ("cc", "gcc", "clang")
 SECONDS = 60
+
+
+# A kernel, and what says how many floats it works in, given the sizes of the work.
+Working = tuple[Callable[..., None], Callable[..., int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +33,18 @@ class Kernels:
         story: Where they come from, or what is missing and how to help; goes on after a colon or semicolon.
         linear: The function of `kernel/linear.c`, or None.
         attend: The function of `kernel/attend.c`, or None.
-        attend_many: That of `kernel/attend_many.c`, with what says how many floats it works in, or None; there is none
-            where the library has a better one.
+        linear_many: That of `kernel/linear_many.c`, or None, as where the library has a better one.
+        attend_many: That of `kernel/attend_many.c`, or None, as where the library has a better one.
+        activate: The function of `kernel/activate.c`, or None.
         pairs: Whether `linear` multiplies bfloat16 activations as they are; else they are to be widened.
     """
 
     story: str
     linear: Callable[..., None] | None = None
     attend: Callable[..., None] | None = None
-    attend_many: tuple[Callable[..., None], Callable[[int, int], int]] | None = None
+    linear_many: Working | None = None
+    attend_many: Working | None = None
+    activate: Callable[..., None] | None = None
     pairs: bool = False
 
 
@@ -53,23 +61,33 @@ def load_kernels() -> Kernels:
         library = _library(compiler, target, _name(compiler, target, macros))
     except (_BuildError, OSError, RuntimeError, subprocess.TimeoutExpired) as error:  # RuntimeError: no home
         return Kernels(str(error))
-    pointer, long, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
-    linear, attend = library.linear, library.attend
-    linear.restype = attend.restype = None
-    linear.argtypes = [pointer] * 5 + [long] * 4 + [number]
-    attend.argtypes = [pointer] * 6 + [long] * 12 + [ctypes.c_float] + [number] * 2
-    attend_many = _attend_many(library) if library.attends_many() else None
     alone = "" if library.is_parallel() else ", on one thread because torch's OpenMP is none that it knows"
-    story = f"kernel compiled by {_version(macros)}{alone}"
-    return Kernels(story, linear, attend, attend_many, bool(library.multiplies_pairs()))
+    return Kernels(f"kernel compiled by {_version(macros)}{alone}", **_functions(library))
 
 
-def _attend_many(library: ctypes.CDLL) -> tuple[Callable[..., None], Callable[[int, int], int]]:
-    attend, work, long = library.attend_many, library.attend_many_work, ctypes.c_long
-    attend.restype, work.restype = None, long
-    attend.argtypes = [ctypes.c_void_p] * 6 + [long] * 5 + [ctypes.POINTER(long), ctypes.c_float, ctypes.c_int]
-    work.argtypes = [long] * 2
-    return attend, work
+def _functions(library: ctypes.CDLL) -> dict[str, Any]:
+    """The kernels that this processor has, with their arguments, as `Kernels` names them."""
+    pointer, long, number, real = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
+
+    def function(name: str, *arguments: Any, result: Any = None) -> Any:
+        found = getattr(library, name)
+        found.argtypes, found.restype = arguments, result
+        return found
+
+    functions = {
+        "linear": function("linear", *[pointer] * 5, *[long] * 4, number),
+        "attend": function("attend", *[pointer] * 6, *[long] * 12, real, *[number] * 2),
+        "pairs": bool(library.multiplies_pairs()),
+    }
+    if library.multiplies_many():
+        kernel = function("linear_many", *[pointer] * 5, *[long] * 4, number)
+        functions["linear_many"] = kernel, function("linear_many_work", *[long] * 2, number, result=long)
+    if library.attends_many():
+        kernel = function("attend_many", *[pointer] * 6, *[long] * 5, ctypes.POINTER(long), real, number)
+        functions["attend_many"] = kernel, function("attend_many_work", *[long] * 2, result=long)
+    if library.activates():
+        functions["activate"] = function("activate", *[pointer] * 2, long, *[number] * 2)
+    return functions
 
 
 def cache_folder() -> Path:

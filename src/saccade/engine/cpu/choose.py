@@ -46,8 +46,9 @@ def choose_linear(weights: torch.dtype, device: torch.device) -> LinearPath:
     if kernel.linear is None:
         reason = f"library bfloat16: {unit}; decode reads weights below the memory's rate because {kernel.story}"
         return LinearPath(torch.bfloat16, reason, False)
-    attention = "attention" if kernel.attend_many else "attention of one token"
-    return LinearPath(torch.bfloat16, f"library bfloat16: {unit}; for few rows and {attention} {kernel.story}", True)
+    whole = f"bfloat16: {unit}; {kernel.story}"
+    partly = f"library bfloat16: {unit}; for few rows and attention of one token {kernel.story}"
+    return LinearPath(torch.bfloat16, whole if kernel.linear_many else partly, True)
 
 
 def _matrix_unit() -> str | None:

@@ -9,9 +9,11 @@ from saccade.engine.cpu.build import load_kernels
 from saccade.engine.cpu.scratch import scratch
 from saccade.errors import ConfigError
 
-# Up to so many rows of activations the kernel is as fast as the library's product, or faster. Where activations are
-# bfloat16, the processor has units for matrices of them, and the library overtakes it earlier.
+# Up to so many rows of activations the kernel of few is as fast as what stands for many, or faster. Where activations
+# are bfloat16, the processor has units for matrices of them, and it is overtaken earlier.
 FEW_ROWS = {torch.float32: 64, torch.bfloat16: 8}
+# Fewer columns of a product of many rows cannot be shared out evenly by the kernel.
+MANY_COLUMNS = 256
 # float32 weights of one block: large enough for the library's product to run as on the whole matrix (blocks of a
 # quarter cost it 8 %), small enough for the last-level cache of a server.
 BLOCK_BYTES = 16 << 20
@@ -33,10 +35,13 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     """
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         raise ConfigError("the kernels of low-precision weights have no gradient: call them in torch.inference_mode()")
-    kernel = load_kernels()
-    if kernel.linear is not None and _suits(x, weight, bias):
-        y = _by_kernel(kernel.linear, x if kernel.pairs else x.float(), weight, bias)
-        return y if y.dtype == x.dtype else y.to(x.dtype)
+    kernels = load_kernels()
+    if kernels.linear is not None and _suits(x, weight, bias):
+        if x.numel() <= FEW_ROWS[x.dtype] * weight.shape[1]:
+            y = _by_few(kernels.linear, x if kernels.pairs else x.float(), weight, bias)
+            return y if y.dtype == x.dtype else y.to(x.dtype)
+        if kernels.linear_many is not None and x.dtype == torch.bfloat16 and _is_wide(weight):
+            return _by_many(*kernels.linear_many, x, weight, bias)
     if x.dtype == torch.bfloat16:
         return F.linear(x, weight, bias)
     y = by_blocks(x, weight)
@@ -54,16 +59,19 @@ def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -
 
 
 def _suits(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
-    """Whether the kernel, which checks nothing, may be given these; torch's own product refuses what is wrong."""
-    width = x.shape[-1]
-    few = 0 < x.numel() <= FEW_ROWS.get(x.dtype, 0) * width
-    fits = weight.dtype == torch.bfloat16 and weight.stride(1) == 1 and weight.shape[1] == width
+    """Whether the kernels, which check nothing, may be given these; torch's own product refuses what is wrong."""
+    known = x.dtype in FEW_ROWS and x.numel() > 0
+    fits = weight.dtype == torch.bfloat16 and weight.stride(1) == 1 and weight.shape[1] == x.shape[-1]
     if bias is None:
-        return few and fits
-    return few and fits and bias.dtype == torch.bfloat16 and bias.shape == weight.shape[:1] and bias.stride(0) == 1
+        return known and fits
+    return known and fits and bias.dtype == torch.bfloat16 and bias.shape == weight.shape[:1] and bias.stride(0) == 1
 
 
-def _by_kernel(
+def _is_wide(weight: torch.Tensor) -> bool:
+    return weight.shape[0] >= MANY_COLUMNS and weight.shape[1] % 2 == 0
+
+
+def _by_few(
     multiply: Callable[..., None], x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """Multiply x with each weight read once; terse, because decoding is many such calls."""
@@ -74,6 +82,24 @@ def _by_kernel(
     added = None if bias is None else bias.data_ptr()
     addresses = (x.data_ptr(), weight.data_ptr(), added, sums.data_ptr(), rounded)
     multiply(*addresses, x.numel() // width, width, out, weight.stride(0), torch.get_num_threads())
+    return y
+
+
+def _by_many(
+    multiply: Callable[..., None],
+    floats: Callable[..., int],
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """Multiply x, packed once, with the weights as they lie."""
+    x = x.contiguous()
+    out, width = weight.shape
+    rows, threads = x.numel() // width, torch.get_num_threads()
+    y, work = x.new_empty((*x.shape[:-1], out)), scratch(floats(rows, width, threads))
+    added = None if bias is None else bias.data_ptr()
+    addresses = (x.data_ptr(), weight.data_ptr(), added, work.data_ptr(), y.data_ptr())
+    multiply(*addresses, rows, width, out, weight.stride(0), threads)
     return y
 
 

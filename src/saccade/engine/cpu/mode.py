@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from saccade.engine.cpu.attend import takes  # both modules register an operator
+from saccade.engine.cpu import activate, attend  # all three modules register an operator
 from saccade.engine.cpu.linear import by_blocks
 
 # What mixes activations with small parameters, or with one another, and wants a single dtype.
@@ -20,10 +20,11 @@ _ONE_DTYPE = (
 class LowPrecisionWeights(TorchFunctionMode):
     """Inside it, modules with bfloat16 weights run on a CPU with activations of a chosen dtype.
 
-    Linear layers go to the operator `saccade::linear`, attention to `saccade::attend`. With float32 activations, small
-    parameters are widened where they meet them, what an embedding looks up is widened, and a cast of float32 to
-    bfloat16 leaves the tensor as it is: the result is that of the same modules in float32, within its rounding. For
-    inference only; it may stand outside a compiled function or inside.
+    Linear layers go to the operator `saccade::linear`, attention to `saccade::attend`, and, in bfloat16, GELU and SiLU
+    of many numbers to `saccade::activate`. With float32 activations, small parameters are widened where they meet them,
+    what an embedding looks up is widened, and a cast of float32 to bfloat16 leaves the tensor as it is: the result is
+    that of the same modules in float32, within its rounding. For inference only; it may stand outside a compiled
+    function or inside.
 
     Args:
         activations: float32, or bfloat16 where the processor multiplies matrices of bfloat16.
@@ -34,11 +35,13 @@ class LowPrecisionWeights(TorchFunctionMode):
     def __init__(self, activations: torch.dtype = torch.float32, *, kernel: bool = True) -> None:
         super().__init__()
         self.activations = activations
-        linear, attend = F.linear, F.scaled_dot_product_attention
-        self._ways: dict[Callable[..., Any], Callable[..., Any]] = {linear: _linear, attend: _attend}
-        if activations == torch.float32:
-            attention = _attend if kernel else attend
-            self._ways |= {linear: _linear_widened if kernel else _linear_by_blocks, attend: _in_one_dtype(attention)}
+        linear, attention = F.linear, F.scaled_dot_product_attention
+        self._ways: dict[Callable[..., Any], Callable[..., Any]] = {linear: _linear, attention: _attend}
+        if activations == torch.bfloat16:
+            self._ways |= {F.gelu: _gelu, F.silu: _silu}
+        else:
+            attending = _in_one_dtype(_attend if kernel else attention)
+            self._ways |= {linear: _linear_widened if kernel else _linear_by_blocks, attention: attending}
             self._ways |= {F.embedding: _embedding, torch.Tensor.to: _to}
             self._ways |= {function: _in_one_dtype(function) for function in _ONE_DTYPE}
 
@@ -88,12 +91,26 @@ def _attend(
     is_causal: bool = False,
     **options: Any,
 ) -> torch.Tensor:
-    if takes(query, key, value, attn_mask) and not (dropout_p or is_causal):
+    if attend.takes(query, key, value, attn_mask) and not (dropout_p or is_causal):
         scale = options.get("scale")
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         output: torch.Tensor = torch.ops.saccade.attend.default(query, key, value, attn_mask, scale)
         return output
     return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **options)
+
+
+def _gelu(x: torch.Tensor, approximate: str = "none") -> torch.Tensor:
+    if approximate == "tanh" and activate.takes(x):
+        output: torch.Tensor = torch.ops.saccade.activate.default(x, True)
+        return output
+    return F.gelu(x, approximate=approximate)
+
+
+def _silu(x: torch.Tensor, inplace: bool = False) -> torch.Tensor:
+    if not inplace and activate.takes(x):
+        output: torch.Tensor = torch.ops.saccade.activate.default(x, False)
+        return output
+    return F.silu(x, inplace)
 
 
 def _embedding(*args: Any, **kwargs: Any) -> Any:

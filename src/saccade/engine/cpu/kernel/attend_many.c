@@ -3,28 +3,11 @@
  * Two products of matrices with a softmax between them, eight queries at a time, so that scores stay in a core's own
  * caches; keys that none of the eight sees, beyond the last one, are left out. For processors that multiply pairs of
  * bfloat16; of those that multiply matrices of them, the library makes use. */
-#include "lanes.h"
+#include "pairs.h"
 
-#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-#define KNOWN 1
-#else
-#define KNOWN 0
-#endif
+int attends_many(void) { return BEATS_LIBRARY; }
 
-int attends_many(void) {
-#if KNOWN && !defined(__AMX_BF16__)
-  return 1;
-#else
-  return 0;
-#endif
-}
-
-#if KNOWN
-
-#define ROWS 8    /* queries at a time */
-#define VECTORS 3 /* columns of a panel, in vectors: with ROWS, as many sums as there are registers */
-#define PANEL (VECTORS * LANES)
-#define LEAST -100 /* an exponent whose power is nothing beside 1 */
+#if MULTIPLIES_PAIRS
 
 struct call {
   const uint16_t *query, *key, *value; /* [batch, heads, queries or keys, dim], the last without gaps */
@@ -36,51 +19,21 @@ struct call {
   float scale;
 };
 
-static inline long whole(long size) { return (size + LANES - 1) / LANES * LANES; }
-
-/* C = A B for ROWS rows of A. B is packed: panels of columns, in each one after the other the pairs of rows. */
-static inline __attribute__((always_inline)) void tile(const uint16_t *const *a, const uint32_t *panel, long pairs,
-                                                       int vectors, float *c, long columns) {
-  __m512 sum[ROWS][VECTORS];
-  for (int i = 0; i < ROWS; i++)
-    for (int j = 0; j < vectors; j++) sum[i][j] = _mm512_setzero_ps();
-  for (long p = 0; p < pairs; p++, panel += vectors * LANES) {
-    __m512bh column[VECTORS];
-    for (int j = 0; j < vectors; j++) column[j] = (__m512bh)_mm512_loadu_si512(panel + j * LANES);
-    for (int i = 0; i < ROWS; i++) {
-      uint32_t pair;
-      memcpy(&pair, a[i] + 2 * p, sizeof pair);
-      const __m512bh row = (__m512bh)_mm512_set1_epi32(pair);
-      for (int j = 0; j < vectors; j++) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], row, column[j]);
-    }
-  }
-  for (int i = 0; i < ROWS; i++)
-    for (int j = 0; j < vectors; j++) _mm512_storeu_ps(c + i * columns + j * LANES, sum[i][j]);
-}
-
 static inline long panel_width(long columns, long n) { return columns - n < PANEL ? columns - n : PANEL; }
 
 /* Of B's pairs and columns, only so many. */
 static void multiply(const uint16_t *const *a, const uint32_t *b, long pairs, long some_pairs, float *c, long columns,
                      long some_columns) {
-  for (long n = 0; n < some_columns; n += PANEL) {
-    const uint32_t *panel = b + n * pairs;
-    switch (panel_width(columns, n) / LANES) {
-      case 1: tile(a, panel, some_pairs, 1, c + n, columns); break;
-      case 2: tile(a, panel, some_pairs, 2, c + n, columns); break;
-      case 3: tile(a, panel, some_pairs, 3, c + n, columns); break;
-    }
-  }
+  for (long n = 0; n < some_columns; n += PANEL)
+    tile(a, b + n * pairs, some_pairs, panel_width(columns, n) / LANES, c + n, columns, 0);
 }
 
 /* Keys as columns: pairs of dimensions. */
 static void pack_keys(const uint16_t *key, long gap, long keys, long dim, uint32_t *b) {
   const long columns = whole(keys), pairs = dim / 2;
-  memset(b, 0, columns * pairs * sizeof *b);
-  for (long k = 0; k < keys; k++) {
-    const long n = k / PANEL * PANEL, width = panel_width(columns, n);
-    uint32_t *to = b + n * pairs + (k - n);
-    for (long p = 0; p < pairs; p++) memcpy(to + p * width, key + k * gap + 2 * p, sizeof *to);
+  for (long k = 0; k < keys; k += LANES) {
+    const long n = k / PANEL * PANEL;
+    pack_rows(key + k * gap, gap, keys - k, pairs, b + n * pairs + (k - n), panel_width(columns, n) / LANES);
   }
 }
 
@@ -97,24 +50,9 @@ static void pack_values(const uint16_t *value, long gap, long keys, long dim, ui
   }
 }
 
-/* e to the power of what is not above 0. */
-static inline __m512 power(__m512 x) {
-  x = _mm512_max_ps(_mm512_set1_ps(LEAST), x); /* in this order what is no number stays none */
-  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
-  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-  __m512 y = _mm512_set1_ps(1.0f / 120);
-  y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1.0f / 24));
-  y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1.0f / 6));
-  y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(0.5f));
-  y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1));
-  y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(1));
-  return _mm512_scalef_ps(y, n);
-}
-
 /* Which of the keys from k on are seen, one bit each. */
 static inline __mmask16 sees(const uint8_t *seen, long keys, long k) {
-  const __mmask16 real = keys - k < LANES ? (1u << (keys - k)) - 1 : 0xffff;
+  const __mmask16 real = some(keys - k);
   if (!seen) return real;
   const __m128i bytes = _mm_maskz_loadu_epi8(real, seen + k);
   return _mm_test_epi8_mask(bytes, bytes);
@@ -135,7 +73,7 @@ static float weigh(float *score, const uint8_t *seen, long keys, float scale, ui
     const __m512 above = _mm512_sub_ps(_mm512_loadu_ps(score + k), top);
     const __m512 y = _mm512_maskz_mov_ps(sees(seen, keys, k), power(above));
     sum = _mm512_add_ps(sum, y);
-    _mm256_storeu_si256((__m256i *)(weight + k), (__m256i)_mm512_cvtneps_pbh(y));
+    round_some(y, weight + k, 0xffff);
   }
   const float all = _mm512_reduce_add_ps(sum);
   return all == 0 ? 0 : 1 / all;
@@ -179,10 +117,10 @@ static void heads(const void *data, int thread, long begin, long end) {
         row[i] = query + at * c->of_query[2], weights[i] = weight + i * keys;
         if (c->seen) seen[i] = c->seen + talk * c->of_seen[0] + at * c->of_seen[1];
       }
-      const long some = c->seen ? last_seen(seen, c->keys) : c->keys;
-      multiply(row, key, c->dim / 2, c->dim / 2, score, keys, some);
-      for (int i = 0; i < ROWS; i++) share[i] = weigh(score + i * keys, seen[i], some, c->scale, weight + i * keys);
-      multiply(weights, value, keys / 2, whole(some) / 2, mean, dim, dim);
+      const long reach = c->seen ? last_seen(seen, c->keys) : c->keys;
+      multiply(row, key, c->dim / 2, c->dim / 2, score, keys, reach);
+      for (int i = 0; i < ROWS; i++) share[i] = weigh(score + i * keys, seen[i], reach, c->scale, weight + i * keys);
+      multiply(weights, value, keys / 2, whole(reach) / 2, mean, dim, dim);
       for (int i = 0; i < ROWS && first + i < c->queries; i++)
         for (long k = 0; k < c->dim; k++)
           y[(first + i) * c->of_y[2] + k] = share[i] == 0 ? 0 : round_one(mean[i * dim + k] * share[i]);

@@ -1,0 +1,114 @@
+/* y = x W' + bias for many rows of x; bfloat16, summed in float32.
+ *
+ * W lies as it was given and is read once for each thousand rows: x is what is packed, which is the smaller of the two.
+ * So the product comes out with y's columns in rows, and is turned over as it is rounded. */
+#include "pairs.h"
+
+int multiplies_many(void) { return BEATS_LIBRARY; }
+
+#if MULTIPLIES_PAIRS
+
+#define BLOCK 48   /* columns of y whose sums a core keeps in its own caches; a multiple of ROWS and of LANES */
+#define DEPTH 768  /* pairs of x, at most, that a core reads of a panel before it takes the next rows of W */
+#define MOST 1024  /* rows of x at a time, which bounds the working memory */
+
+struct call {
+  const uint16_t *x, *weight, *bias; /* [rows, in], [out, in] with `stride` between its rows, [out] or null */
+  uint16_t *y;                       /* [rows, out] */
+  uint32_t *packed;                  /* x, as pairs.h has it */
+  float *sums;                       /* for each thread */
+  long rows, pairs, out, stride;
+};
+
+/* Panels of about the same width, of which this is where one begins, in vectors. */
+static inline long begin_of(const struct call *c, long panel) {
+  const long vectors = vectors_of(c->rows);
+  return vectors * panel / ((vectors + VECTORS - 1) / VECTORS);
+}
+
+/* Vectors [begin, end) of x's rows. */
+static void pack(const void *data, int thread, long begin, long end) {
+  (void)thread;
+  const struct call *c = data;
+  long panel = 0, first = 0, next = begin_of(c, 1);
+  for (long v = begin; v < end; v++) {
+    while (v >= next) first = next, next = begin_of(c, ++panel + 1);
+    uint32_t *to = c->packed + (first * c->pairs + (v - first)) * LANES;
+    pack_rows(c->x + v * LANES * 2 * c->pairs, 2 * c->pairs, c->rows - v * LANES, c->pairs, to, next - first);
+  }
+}
+
+/* Columns [begin, begin + width) of y, before the sums are rounded. */
+static void multiply(const struct call *c, long begin, long width, float *sums) {
+  const long vectors = vectors_of(c->rows), parts = (c->pairs + DEPTH - 1) / DEPTH;
+  for (long part = 0; part < parts; part++) {
+    const long from = c->pairs * part / parts, pairs = c->pairs * (part + 1) / parts - from;
+    for (long panel = 0, first = 0, next; first < vectors; panel++, first = next) {
+      next = begin_of(c, panel + 1);
+      const long wide = next - first;
+      const uint32_t *x = c->packed + (first * c->pairs + from * wide) * LANES;
+      for (long n = 0; n < width; n += ROWS) {
+        const uint16_t *w[ROWS];
+        for (int i = 0; i < ROWS; i++) { /* of the last columns one is there several times */
+          const long at = n + i < width ? n + i : width - 1;
+          w[i] = c->weight + (begin + at) * c->stride + 2 * from;
+        }
+        tile(w, x, pairs, wide, sums + (first * BLOCK + n * wide) * LANES, wide * LANES, part > 0);
+      }
+    }
+  }
+}
+
+/* Sums of columns [begin, begin + width) with their bias, turned over. */
+static void finish(const struct call *c, long begin, long width, const float *sums) {
+  for (long n = 0; n < width; n += LANES) {
+    const __mmask16 real = some(width - n);
+    const __m512 bias = c->bias ? widen_some(c->bias + begin + n, real) : _mm512_setzero_ps();
+    for (long panel = 0, first = 0, next; first < vectors_of(c->rows); panel++, first = next) {
+      next = begin_of(c, panel + 1);
+      for (long v = first; v < next; v++) {
+        const float *from = sums + (first * BLOCK + n * (next - first) + (v - first)) * LANES;
+        __m512i r[LANES];
+        for (int i = 0; i < LANES; i++) r[i] = _mm512_loadu_si512(from + i * (next - first) * LANES);
+        transpose(r);
+        for (int i = 0; i < LANES && v * LANES + i < c->rows; i++) {
+          const __m512 sum = _mm512_add_ps(_mm512_castsi512_ps(r[i]), bias);
+          round_some(sum, c->y + (v * LANES + i) * c->out + begin + n, real);
+        }
+      }
+    }
+  }
+}
+
+/* Vectors [begin, end) of y's columns. */
+static void span(const void *data, int thread, long begin, long end) {
+  const struct call *c = data;
+  float *sums = c->sums + thread * BLOCK * whole(c->rows);
+  const long last = end * LANES < c->out ? end * LANES : c->out;
+  for (long first = begin * LANES; first < last; first += BLOCK) {
+    const long width = last - first < BLOCK ? last - first : BLOCK;
+    multiply(c, first, width, sums);
+    finish(c, first, width, sums);
+  }
+}
+
+/* Floats of working memory for so many rows. */
+long linear_many_work(long rows, long in, int threads) {
+  const long vectors = vectors_of(rows < MOST ? rows : MOST);
+  return vectors * LANES * (in / 2 + threads * BLOCK);
+}
+
+/* `in` is even. */
+void linear_many(const uint16_t *x, const uint16_t *weight, const uint16_t *bias, float *work, uint16_t *y, long rows,
+                 long in, long out, long stride, int threads) {
+  for (long row = 0; row < rows; row += MOST) {
+    const long these = rows - row < MOST ? rows - row : MOST;
+    uint32_t *packed = (uint32_t *)work;
+    float *sums = work + whole(these) * (in / 2);
+    struct call c = {x + row * in, weight, bias, y + row * out, packed, sums, these, in / 2, out, stride};
+    share_out(pack, &c, vectors_of(these), threads);
+    share_out(span, &c, vectors_of(out), threads);
+  }
+}
+
+#endif
