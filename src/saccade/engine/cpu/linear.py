@@ -9,9 +9,10 @@ from saccade.engine.cpu.build import load_kernels
 from saccade.engine.cpu.scratch import scratch
 from saccade.errors import ConfigError
 
-# Up to so many rows of activations the kernel of few is as fast as what stands for many, or faster. Where activations
-# are bfloat16, the processor has units for matrices of them, and it is overtaken earlier.
+# Up to so many rows of activations the kernel of few is as fast as the library, or faster. Where activations are
+# bfloat16, the processor has units for matrices of them, and it is overtaken earlier; earlier still by that of many.
 FEW_ROWS = {torch.float32: 64, torch.bfloat16: 8}
+FEW_BESIDE_MANY = 4
 # Fewer columns of a product of many rows cannot be shared out evenly by the kernel.
 MANY_COLUMNS = 256
 # float32 weights of one block: large enough for the library's product to run as on the whole matrix (blocks of a
@@ -37,11 +38,12 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
         raise ConfigError("the kernels of low-precision weights have no gradient: call them in torch.inference_mode()")
     kernels = load_kernels()
     if kernels.linear is not None and _suits(x, weight, bias):
-        if x.numel() <= FEW_ROWS[x.dtype] * weight.shape[1]:
+        rows = x.numel() // x.shape[-1]
+        if kernels.linear_many is not None and rows > FEW_BESIDE_MANY and _suits_many(x, weight):
+            return _by_many(*kernels.linear_many, x, weight, bias)
+        if rows <= FEW_ROWS[x.dtype]:
             y = _by_few(kernels.linear, x if kernels.pairs else x.float(), weight, bias)
             return y if y.dtype == x.dtype else y.to(x.dtype)
-        if kernels.linear_many is not None and x.dtype == torch.bfloat16 and _is_wide(weight):
-            return _by_many(*kernels.linear_many, x, weight, bias)
     if x.dtype == torch.bfloat16:
         return F.linear(x, weight, bias)
     y = by_blocks(x, weight)
@@ -67,8 +69,8 @@ def _suits(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
     return known and fits and bias.dtype == torch.bfloat16 and bias.shape == weight.shape[:1] and bias.stride(0) == 1
 
 
-def _is_wide(weight: torch.Tensor) -> bool:
-    return weight.shape[0] >= MANY_COLUMNS and weight.shape[1] % 2 == 0
+def _suits_many(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    return x.dtype == torch.bfloat16 and weight.shape[0] >= MANY_COLUMNS and weight.shape[1] % 2 == 0
 
 
 def _by_few(

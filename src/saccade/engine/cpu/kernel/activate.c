@@ -1,5 +1,5 @@
-/* The activations between two linear layers, x times a sigmoid, in one pass: x sigmoid(x) is SiLU, and GELU with tanh is
- * x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)), because 1 + tanh(z) = 2 sigmoid(2 z). bfloat16, reckoned in float32. */
+/* The activations between two linear layers, x times a sigmoid, in one pass: x sigmoid(x) is SiLU, and GELU with tanh
+ * is x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)), as 1 + tanh(z) = 2 sigmoid(2 z). bfloat16, reckoned in float32. */
 #include "pairs.h"
 
 int activates(void) { return MULTIPLIES_PAIRS; }

@@ -67,7 +67,8 @@ static inline __attribute__((always_inline)) void tile(const struct call *c, lon
     for (int j = 0; j < ws; j++) {
       float *y = c->sums + (row + i) * c->out + first + j * gap;
       float s = total(sum[i][j]) + (from ? *y : 0);
-      for (long rest = k; rest < to; rest++) s += value_of(c, (row + i) * c->in + rest) * widen_one(w[j * apart + rest]);
+      for (long rest = k; rest < to; rest++)
+        s += value_of(c, (row + i) * c->in + rest) * widen_one(w[j * apart + rest]);
       *y = s;
     }
 }

@@ -51,7 +51,7 @@ static inline __attribute__((always_inline)) void sized_tile(const uint16_t *con
     for (int j = 0; j < vectors; j++) _mm512_storeu_ps(c + i * gap + j * LANES, sum[i][j]);
 }
 
-/* ROWS rows of A with one panel of B; C's rows are `gap` apart, and what they hold stays a part of the sum if `onto`. */
+/* ROWS rows of A with one panel of B; C's rows are `gap` apart, and what they hold is added to if `onto`. */
 static inline void tile(const uint16_t *const *a, const uint32_t *panel, long pairs, long vectors, float *c, long gap,
                         int onto) {
   switch (vectors) { /* constants, so that all sums are registers */
