@@ -53,9 +53,9 @@ def measure_waterfall(
         Plain JSON types: what is asked, `ceilings`, FLOPs and MACs to the first token in closed form, and `ways`, each
         with `stages`, in the order of `STAGES`: seconds, FLOPs and MACs in closed form, bytes read, least seconds and
         the share of the ceiling that was reached (least over measured seconds); percentiles of answers and tokens; the
-        second question about a picture, where the way knows of one, with FLOPs counted by running and least seconds;
-        FLOPs to the first token counted by running; peak memory; the bytes that a step reads in a second, and their
-        share of what was read beside the answer; `rounds`, what was measured in each, in seconds and bytes.
+        engine's second question about the picture; FLOPs to the first tokens of both, counted by running; peak memory;
+        the bytes that a step reads in a second, and their share of what was read beside the answer; `rounds`, what was
+        measured in each, in seconds and bytes.
     """
     shown, spent = picture(ask.width, ask.height, settings.seed), (budget or Budget(None, 0)).share()
     file, limit = encoded(shown), analysis.config.image.max_pixels
@@ -81,13 +81,9 @@ def measure_waterfall(
         "query_tokens": prepared.query_tokens,
         "prompt_tokens": prepared.prompt_tokens,
         "weight_bytes": subjects[0].weights.total,
-        "flops": planned["first token"]["flops"],
-        "macs": planned["first token"]["macs"],
+        **{kind: planned["first token"][kind] for kind in ("flops", "macs")},
         "ways": [
-            {"subject": subject.name, "way": subject.way}
-            | fact
-            | _summary(found, subject, planned)
-            | _second(found.get(SECOND.format(subject.name), []), subject, fact["second_question_flops"], ceilings)
+            fact | _summary(found, subject, planned) | _second(found, subject, fact["second_question_flops"], ceilings)
             for subject, fact in zip(subjects, facts, strict=True)
         ],
     }
@@ -149,6 +145,8 @@ def _facts(subject: Subject, ask: Ask, shown: Pixels, new_tokens: int) -> dict[s
     memory = None if peak.working is None else subject.weights.total + subject.held + peak.working
     second = subject.count_second_question(shown, ask.text_tokens) if isinstance(subject, Engined) else None
     return {
+        "subject": subject.name,
+        "way": subject.way,
         "memory_bytes": memory,
         "counted_flops": subject.count(prepared),
         "second_question_flops": second,
@@ -198,11 +196,12 @@ def _summary(found: dict[str, list[Any]], subject: Subject, planned: dict[str, d
     }
 
 
-def _second(seconds: Sequence[float], subject: Subject, flops: int | None, ceilings: Ceilings) -> dict[str, Any]:
+def _second(found: dict[str, list[Any]], subject: Subject, flops: int | None, ceilings: Ceilings) -> dict[str, Any]:
     if flops is None:
         return {"second_question": None}
+    seconds = spread(found[SECOND.format(subject.name)]).to_dict()
     least = significant(ceilings.least_seconds(flops, subject.weights.step))
-    return {"second_question": spread(seconds).to_dict(), "second_question_least_seconds": least}
+    return {"second_question": seconds, "second_question_least_seconds": least}
 
 
 def _merged(planned: dict[str, dict[str, Any]], name: str) -> dict[str, Any] | None:
