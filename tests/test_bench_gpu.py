@@ -44,7 +44,7 @@ def test_parts_leave_their_files_and_a_summary(tmp_path: Path, monkeypatch: pyte
     result = read_result(tmp_path / "flashvl_static.json")
     assert result["command"].startswith("saccade bench --model preset:nano_flashvl_static --new-tokens 3")
     assert [target["name"] for target in summary["targets"]] == [target["name"] for target in result["targets"]]
-    assert len(summary["targets"]) == 3
+    assert len([target for target in summary["targets"] if not target["name"].endswith(", raised")]) == 3
 
 
 def test_parts_without_time_are_left_out(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_tables_come_from_files(tmp_path: Path) -> None:
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "one.json").write_text(json.dumps({"bench": "x", **MADE_WITH, "cut": True, "targets": targets}))
     page = write_speed.render(PAGE, tmp_path)
-    assert "| cpu/one | something | 0.5 | 0.7 | ratio | met |\n| cpu/two | not yet measured |" in page
+    assert "| cpu/one | something | 0.5 | 0.7 | – | ratio | met |\n| cpu/two | not yet measured |" in page
     assert "Cut short after 9 seconds" in page
     assert "(plots/cpu_one.png)" in page
     assert page.count(write_speed.UNKNOWN) == 2

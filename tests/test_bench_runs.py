@@ -234,7 +234,7 @@ def test_a_result_says_what_it_was_made_with(kept: dict[str, Path]) -> None:
         ("nano", 2),
         ("nano, engine", 2),
     ]
-    assert len(result["targets"]) == 3
+    assert len([target for target in result["targets"] if not target["name"].endswith(", raised")]) == 3
 
 
 def test_tables_are_made_from_the_file_alone(kept: dict[str, Path], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import copy
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,26 @@ def test_a_broken_row_breaks_no_other() -> None:
 
 
 @WITH_MANY
+def test_what_a_row_gives_does_not_depend_on_those_beside_it() -> None:
+    """Few rows are summed in one order, more in another."""
+    x, weight = torch.randn(1100, 1536).bfloat16(), torch.randn(256, 1536).bfloat16()
+    few, many = linear_file.FEW_BESIDE_MANY, torch.ops.saccade.linear(x, weight)
+    for rows in (few + 1, 17, 40, 100):
+        for first in (0, 13):
+            assert torch.equal(torch.ops.saccade.linear(x[first : first + rows], weight), many[first : first + rows])
+    alone = torch.cat([torch.ops.saccade.linear(x[row : row + 1], weight) for row in range(few)])
+    assert torch.equal(torch.ops.saccade.linear(x[:few], weight), alone)
+
+
+@WITH_MANY
+def test_more_threads_than_there_is_work_for() -> None:
+    x, weight = torch.randn(20, 64).bfloat16(), torch.randn(48 * 40, 64).bfloat16()
+    exact = x.double() @ weight.double().T
+    with with_threads(40):
+        assert off(torch.ops.saccade.linear(x, weight), exact) < 2**-8
+        assert off(torch.ops.saccade.linear(x, weight[:300]), exact[:, :300]) < 2**-8
+
+
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("gelu", [False, True])
 def test_activations_equal_float64(gelu: bool) -> None:
@@ -126,13 +147,13 @@ def test_which_activations_go_to_the_operator(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         activate_file, "load_kernels", lambda: build.Kernels("", activate=lambda *_: taken.append(True))
     )
-    many = torch.randn(2, activate_file.MANY // 2).bfloat16()
+    many = torch.randn(2, activate_file.MANY).bfloat16()
     with LowPrecisionWeights(torch.bfloat16), torch.inference_mode():
         for activation in (partial(F.gelu, approximate="tanh"), F.silu, torch.nn.SiLU()):
             activation(many)
         assert len(taken) == 3
-        for x in (many[:, 1:], many.float(), many.T):
-            assert torch.equal(F.silu(x), torch.nn.functional.silu(x.clone()))
+        for x in (many[:, 1:], many.float(), many.T, many[0, 1:]):
+            assert torch.equal(F.silu(x), torch._C._nn.silu(x))
         assert torch.equal(F.gelu(many), torch._C._nn.gelu(many))
         F.silu(many.clone(), inplace=True)
         assert len(taken) == 3
@@ -143,6 +164,30 @@ def test_which_activations_go_to_the_operator(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ConfigError, match="inference_mode"):
         torch.ops.saccade.activate(learning, True)
     torch.library.opcheck(torch.ops.saccade.activate.default, (torch.randn(3, 4), True), test_utils="test_faketensor")
+
+
+def test_compiled_code_activates_as_eager_code() -> None:
+    def activated(x: torch.Tensor) -> torch.Tensor:
+        with LowPrecisionWeights(torch.bfloat16):
+            return F.silu(x) + F.gelu(x, approximate="tanh")
+
+    torch.compiler.reset()
+    compiled = torch.compile(activated, fullgraph=True, backend="eager")
+    with torch.inference_mode():
+        for rows in (1, 3, 900):
+            x = torch.randn(rows, activate_file.MANY // 800).bfloat16()
+            assert torch.equal(compiled(x), activated(x))
+
+
+@pytest.mark.parametrize("mode", [nullcontext, LowPrecisionWeights])
+def test_a_tower_leaves_patches_row_by_row(mode: Callable[[], Any]) -> None:
+    model = SaccadeForConditionalGeneration(small.config()).to(torch.bfloat16 if mode is LowPrecisionWeights else None)
+    found: list[torch.Tensor] = []
+    model.model.vision_tower.embeddings.register_forward_hook(lambda *told: found.append(told[2]))
+    views = pixels(model.config.vision_config.image_size)["pixel_values"]
+    with mode(), torch.inference_mode():
+        model.model.encode_views(views)
+    assert found[0].is_contiguous()
 
 
 def test_working_memory_holds_floats_whatever_tensors_are_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,9 +174,10 @@ def speak(runner: Runner, prompts: Sequence[Prompt], new_tokens: int) -> tuple[l
     entries = [Entry(prompt, sampling) for prompt in prompts]
     runner.enter(entries)
     ids, times = list[int](), list[float]()
+    # A processor has made its token by now; an accelerator is to have its next step before that is waited for.
+    ahead = runner.model.device.type != "cpu"
     while len(times) < new_tokens:
-        # A processor has made its token by now; an accelerator is to have its next step before that is waited for.
-        if runner.model.device.type != "cpu" or times:
+        if 0 < len(times) + ahead < new_tokens:
             runner.step()
         ids += [token for _, token in runner.collect(wait=True)]
         times += [perf_counter()] * (len(ids) // len(entries) - len(times))

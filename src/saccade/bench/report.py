@@ -36,8 +36,8 @@ class Target:
         target: The bound; None where there is none and the value is told alone.
         unit: Of both; "ratio" where there is none.
         at_most: Whether less is better.
-        at_ceilings: What would have come out had the engine taken the least time throughout, and all else what it took;
-            None where that is not known.
+        at_ceilings: What would have come out had the engine taken the least time throughout, and others what they took;
+            preprocessing counts as nothing. None where that is not known.
     """
 
     name: str

@@ -71,19 +71,14 @@ def measure_waterfall(
     reads = [rate for subject in subjects for _, rate in found[subject.name]]
     ceilings = replace(ceilings, memory_read=spread(reads).median)
     planned = _planned(subjects[0], analysis, ceilings, ask, settings)
-    prepared = subjects[0].prepare([shown], ask.text_tokens)
     return {
         "ceilings": ceilings.to_dict(),
-        "picture": [ask.width, ask.height],
         "views": num_views(ask.width, ask.height, analysis.config.image),
-        "text_tokens": ask.text_tokens,
-        "visual_tokens": prepared.visual_tokens,
-        "query_tokens": prepared.query_tokens,
-        "prompt_tokens": prepared.prompt_tokens,
+        **_asked(subjects[0], ask, shown),
         "weight_bytes": subjects[0].weights.total,
         **{kind: planned["first token"][kind] for kind in ("flops", "macs")},
         "ways": [
-            fact | _summary(found, subject, planned) | _second(found, subject, fact["second_question_flops"], ceilings)
+            fact | _summary(found, subject, planned) | _second(found, fact, ceilings, planned)
             for subject, fact in zip(subjects, facts, strict=True)
         ],
     }
@@ -134,6 +129,17 @@ def measure_batches(
 def runs_per_round(ways: int, batches: int) -> int:
     """Count the calls of `on_run` in a round of both measurements of `ways`, of which all but the first are engines."""
     return 2 * ways + (ways - 1) + ways * batches
+
+
+def _asked(subject: Subject, ask: Ask, shown: Pixels) -> dict[str, Any]:
+    prepared = subject.prepare([shown], ask.text_tokens)
+    return {
+        "picture": [ask.width, ask.height],
+        "text_tokens": ask.text_tokens,
+        "visual_tokens": prepared.visual_tokens,
+        "query_tokens": prepared.query_tokens,
+        "prompt_tokens": prepared.prompt_tokens,
+    }
 
 
 def _facts(subject: Subject, ask: Ask, shown: Pixels, new_tokens: int) -> dict[str, Any]:
@@ -196,11 +202,15 @@ def _summary(found: dict[str, list[Any]], subject: Subject, planned: dict[str, d
     }
 
 
-def _second(found: dict[str, list[Any]], subject: Subject, flops: int | None, ceilings: Ceilings) -> dict[str, Any]:
+def _second(
+    found: dict[str, list[Any]], fact: dict[str, Any], ceilings: Ceilings, planned: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Summarize the second question, which reads what a step reads."""
+    flops = fact["second_question_flops"]
     if flops is None:
         return {"second_question": None}
-    seconds = spread(found[SECOND.format(subject.name)]).to_dict()
-    least = significant(ceilings.least_seconds(flops, subject.weights.step))
+    seconds = spread(found[SECOND.format(fact["subject"])]).to_dict()
+    least = significant(ceilings.least_seconds(flops, planned["per token"]["bytes_read"]))
     return {"second_question": seconds, "second_question_least_seconds": least}
 
 

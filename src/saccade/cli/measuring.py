@@ -53,12 +53,12 @@ def kept_result(path: Path) -> Result:
     Raises:
         ConfigError: when the file lacks what is told of a result today.
     """
+    from saccade.bench.report import add_targets, read_result
     from saccade.bench.report import markdown as tables
-    from saccade.bench.report import read_result
 
     result = read_result(path)
     try:
-        verdicts(result)
+        result = add_targets(result, verdicts(result))
         tables(result)
     except KeyError as error:
         raise ConfigError(f"{path} lacks {error}: an earlier version wrote it, so measure again") from error

@@ -105,7 +105,9 @@ class SaccadeModel(SaccadePreTrainedModel):
         """Encode views `[views, 3, side, side]` into raw patches `[views, patches, vision_dim]`."""
         config = self.config
         # With channels last the tower's first convolution leaves patches as all that follows reads them, row by row.
-        pixel_values = pixel_values.to(self.dtype, memory_format=torch.channels_last)
+        # Measured on a processor alone.
+        layout = torch.channels_last if pixel_values.is_cpu else torch.preserve_format
+        pixel_values = pixel_values.to(self.dtype, memory_format=layout)
         return extract_patches(self.vision_tower, pixel_values, config.vision, config.patches_per_view)
 
     def project_patches(self, patches: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Weights in bfloat16 on a CPU: decoding at the rate memory gives them, prefill at that of the library's matrices."""
+"""Weights in bfloat16 on a CPU: decoding at the rate memory gives them, towers and prompts at that of its products."""
 
 from saccade.engine.cpu.choose import LinearPath, choose_linear
 from saccade.engine.cpu.mode import LowPrecisionWeights

@@ -46,7 +46,7 @@ def choose_linear(weights: torch.dtype, device: torch.device) -> LinearPath:
     if kernel.linear is None:
         reason = f"library bfloat16: {unit}; decode reads weights below the memory's rate because {kernel.story}"
         return LinearPath(torch.bfloat16, reason, False)
-    whole = f"bfloat16: {unit}; {kernel.story}"
+    whole = f"bfloat16: {unit}; for linear layers and attention {kernel.story}"
     partly = f"library bfloat16: {unit}; for few rows and attention of one token {kernel.story}"
     return LinearPath(torch.bfloat16, whole if kernel.linear_many else partly, True)
 

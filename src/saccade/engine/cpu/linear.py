@@ -10,11 +10,12 @@ from saccade.engine.cpu.scratch import scratch
 from saccade.errors import ConfigError
 
 # Up to so many rows of activations the kernel of few is as fast as the library, or faster. Where activations are
-# bfloat16, the processor has units for matrices of them, and it is overtaken earlier; earlier still by that of many.
+# bfloat16, the processor has units for matrices of them, and it is overtaken earlier.
 FEW_ROWS = {torch.float32: 64, torch.bfloat16: 8}
+# Up to so many it is as fast as the kernel of many, where there is that.
 FEW_BESIDE_MANY = 4
-# Fewer columns of a product of many rows cannot be shared out evenly by the kernel.
-MANY_COLUMNS = 256
+# With fewer columns of the product for each of its threads the kernel of many is behind the library.
+COLUMNS_OF_A_THREAD = 48
 # float32 weights of one block: large enough for the library's product to run as on the whole matrix (blocks of a
 # quarter cost it 8 %), small enough for the last-level cache of a server.
 BLOCK_BYTES = 16 << 20
@@ -70,7 +71,8 @@ def _suits(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
 
 
 def _suits_many(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    return x.dtype == torch.bfloat16 and weight.shape[0] >= MANY_COLUMNS and weight.shape[1] % 2 == 0
+    wide = weight.shape[0] >= COLUMNS_OF_A_THREAD * torch.get_num_threads()
+    return x.dtype == torch.bfloat16 and wide and weight.shape[1] % 2 == 0
 
 
 def _by_few(

@@ -119,4 +119,6 @@ def _embedding(*args: Any, **kwargs: Any) -> Any:
 
 def _to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     moved = tensor.to(*args, **kwargs)
-    return tensor if tensor.dtype == torch.float32 and moved.dtype == torch.bfloat16 else moved
+    if tensor.dtype == torch.float32 and moved.dtype == torch.bfloat16:
+        return tensor.to(memory_format=kwargs.get("memory_format", torch.preserve_format))
+    return moved

@@ -1,6 +1,6 @@
 /* y = x W' + bias for many rows of x; bfloat16, summed in float32.
  *
- * W lies as it was given and is read once for each thousand rows: x is what is packed, which is the smaller of the two.
+ * W lies as it was given, and is read once for a thousand rows or fewer: x is what is packed, the smaller of the two.
  * So the product comes out with y's columns in rows, and is turned over as it is rounded. */
 #include "pairs.h"
 
@@ -101,8 +101,9 @@ long linear_many_work(long rows, long in, int threads) {
 /* `in` is even. */
 void linear_many(const uint16_t *x, const uint16_t *weight, const uint16_t *bias, float *work, uint16_t *y, long rows,
                  long in, long out, long stride, int threads) {
-  for (long row = 0; row < rows; row += MOST) {
-    const long these = rows - row < MOST ? rows - row : MOST;
+  const long parts = (rows + MOST - 1) / MOST;
+  for (long part = 0; part < parts; part++) { /* of about the same size: each reads all weights */
+    const long row = rows * part / parts, these = rows * (part + 1) / parts - row;
     uint32_t *packed = (uint32_t *)work;
     float *sums = work + whole(these) * (in / 2);
     struct call c = {x + row * in, weight, bias, y + row * out, packed, sums, these, in / 2, out, stride};

@@ -22,7 +22,7 @@
 #if MULTIPLIES_PAIRS
 
 #define ROWS 8    /* of A at a time */
-#define VECTORS 3 /* columns of a panel at most, in vectors: with ROWS, as many sums as there are registers */
+#define VECTORS 3 /* columns of a panel at most, in vectors: with ROWS, 24 sums in 32 registers */
 #define PANEL (VECTORS * LANES)
 #define LEAST -105 /* an exponent whose power is 0 in float32 */
 
