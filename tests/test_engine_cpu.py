@@ -111,14 +111,15 @@ def test_a_broken_row_breaks_no_other() -> None:
 
 @WITH_MANY
 def test_what_a_row_gives_does_not_depend_on_those_beside_it() -> None:
-    """Few rows are summed in one order, more in another."""
+    """Sums are made in one of three orders: of few rows, and of more, one pair or two at a time."""
     x, weight = torch.randn(1100, 1536).bfloat16(), torch.randn(256, 1536).bfloat16()
-    few, many = linear_file.FEW_BESIDE_MANY, torch.ops.saccade.linear(x, weight)
-    for rows in (few + 1, 17, 40, 100):
-        for first in (0, 13):
-            assert torch.equal(torch.ops.saccade.linear(x[first : first + rows], weight), many[first : first + rows])
-    alone = torch.cat([torch.ops.saccade.linear(x[row : row + 1], weight) for row in range(few)])
-    assert torch.equal(torch.ops.saccade.linear(x[:few], weight), alone)
+    few = linear_file.FEW_BESIDE_MANY
+    for most, fewer in ((few, range(1, few)), (1050, (31, 47, 90)), (1100, (few + 1, 8, 13, 40, 100))):
+        whole = torch.ops.saccade.linear(x[:most], weight)
+        for rows in fewer:
+            for first in (0, most - rows):
+                there = slice(first, first + rows)
+                assert torch.equal(torch.ops.saccade.linear(x[there], weight), whole[there])
 
 
 @WITH_MANY

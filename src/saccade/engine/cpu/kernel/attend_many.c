@@ -25,7 +25,7 @@ static inline long panel_width(long columns, long n) { return columns - n < PANE
 static void multiply(const uint16_t *const *a, const uint32_t *b, long pairs, long some_pairs, float *c, long columns,
                      long some_columns) {
   for (long n = 0; n < some_columns; n += PANEL)
-    tile(a, b + n * pairs, some_pairs, panel_width(columns, n) / LANES, c + n, columns, 0);
+    tile(a, b + n * pairs, some_pairs, panel_width(columns, n) / LANES, 1, c + n, columns, 0);
 }
 
 /* Keys as columns: pairs of dimensions. */

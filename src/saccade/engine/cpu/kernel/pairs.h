@@ -1,7 +1,8 @@
 /* Products of matrices on processors that multiply pairs of bfloat16 and sum them in float32 (AVX-512 BF16): C = A B,
  * where A lies in rows as it was given, and B is packed.
  *
- * B's columns stand in panels of a few vectors, and in a panel one after the other its pairs of rows. */
+ * B's columns stand in panels of a few vectors, and in a panel one after the other its pairs of rows. Of 16 columns a
+ * vector holds one pair each, or of 8 columns two: then two sums make one. */
 #pragma once
 
 #include "lanes.h"
@@ -29,21 +30,29 @@
 static inline long vectors_of(long size) { return (size + LANES - 1) / LANES; }
 static inline long whole(long size) { return vectors_of(size) * LANES; }
 
-/* The first `count` of a vector's numbers, at most all. */
-static inline __mmask16 some(long count) { return count < LANES ? (1u << count) - 1 : 0xffff; }
+/* The first `count` of a vector's numbers, from none to all. */
+static inline __mmask16 some(long count) { return count >= LANES ? 0xffff : count > 0 ? (1u << count) - 1 : 0; }
+
+static inline __attribute__((always_inline)) __m512bh repeat(const uint16_t *at, int pairs) {
+  uint32_t one;
+  uint64_t two;
+  memcpy(&one, at, sizeof one);
+  if (pairs == 1) return (__m512bh)_mm512_set1_epi32(one);
+  memcpy(&two, at, sizeof two);
+  return (__m512bh)_mm512_set1_epi64(two);
+}
 
 static inline __attribute__((always_inline)) void sized_tile(const uint16_t *const *a, const uint32_t *panel,
-                                                             long pairs, int vectors, float *c, long gap, int onto) {
+                                                             long steps, int vectors, int pairs, float *c, long gap,
+                                                             int onto) {
   __m512 sum[ROWS][VECTORS];
   for (int i = 0; i < ROWS; i++)
     for (int j = 0; j < vectors; j++) sum[i][j] = onto ? _mm512_loadu_ps(c + i * gap + j * LANES) : _mm512_setzero_ps();
-  for (long p = 0; p < pairs; p++, panel += vectors * LANES) {
+  for (long step = 0; step < steps; step++, panel += vectors * LANES) {
     __m512bh column[VECTORS];
     for (int j = 0; j < vectors; j++) column[j] = (__m512bh)_mm512_loadu_si512(panel + j * LANES);
     for (int i = 0; i < ROWS; i++) {
-      uint32_t pair;
-      memcpy(&pair, a[i] + 2 * p, sizeof pair);
-      const __m512bh row = (__m512bh)_mm512_set1_epi32(pair);
+      const __m512bh row = repeat(a[i] + 2 * pairs * step, pairs);
       for (int j = 0; j < vectors; j++) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], row, column[j]);
     }
   }
@@ -51,13 +60,14 @@ static inline __attribute__((always_inline)) void sized_tile(const uint16_t *con
     for (int j = 0; j < vectors; j++) _mm512_storeu_ps(c + i * gap + j * LANES, sum[i][j]);
 }
 
-/* ROWS rows of A with one panel of B; C's rows are `gap` apart, and what they hold is added to if `onto`. */
-static inline void tile(const uint16_t *const *a, const uint32_t *panel, long pairs, long vectors, float *c, long gap,
-                        int onto) {
+/* ROWS rows of A with one panel of B, in steps of one pair or two; C's rows are `gap` apart, and what they hold is
+ * added to if `onto`. */
+static inline __attribute__((always_inline)) void tile(const uint16_t *const *a, const uint32_t *panel, long steps,
+                                                       long vectors, int pairs, float *c, long gap, int onto) {
   switch (vectors) { /* constants, so that all sums are registers */
-    case 1: sized_tile(a, panel, pairs, 1, c, gap, onto); break;
-    case 2: sized_tile(a, panel, pairs, 2, c, gap, onto); break;
-    case 3: sized_tile(a, panel, pairs, 3, c, gap, onto); break;
+    case 1: sized_tile(a, panel, steps, 1, pairs, c, gap, onto); break;
+    case 2: sized_tile(a, panel, steps, 2, pairs, c, gap, onto); break;
+    case 3: sized_tile(a, panel, steps, 3, pairs, c, gap, onto); break;
   }
 }
 
@@ -93,6 +103,27 @@ static inline void pack_rows(const uint16_t *rows, long gap, long count, long pa
       r[i] = i < count ? _mm512_maskz_loadu_epi32(some(pairs - p), rows + i * gap + 2 * p) : _mm512_setzero_si512();
     transpose(r);
     for (int i = 0; i < LANES && p + i < pairs; i++) _mm512_storeu_si512(to + (p + i) * vectors * LANES, r[i]);
+  }
+}
+
+/* The same of up to 8 rows, two pairs of each at a time. */
+static inline void pack_rows_twofold(const uint16_t *rows, long gap, long count, long steps, uint32_t *to,
+                                     long vectors) {
+  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+  for (long s = 0; s < steps; s += LANES) {
+    const long left = 2 * (steps - s);
+    __m512i r[LANES];
+    for (int i = 0; i < LANES / 2; i++) {
+      const uint16_t *from = rows + i * gap + 4 * s;
+      const __m512i low = i < count ? _mm512_maskz_loadu_epi32(some(left), from) : _mm512_setzero_si512();
+      const __m512i high =
+          i < count ? _mm512_maskz_loadu_epi32(some(left - LANES), from + 2 * LANES) : _mm512_setzero_si512();
+      r[2 * i] = _mm512_permutex2var_epi32(low, even, high);
+      r[2 * i + 1] = _mm512_permutex2var_epi32(low, odd, high);
+    }
+    transpose(r);
+    for (int i = 0; i < LANES && s + i < steps; i++) _mm512_storeu_si512(to + (s + i) * vectors * LANES, r[i]);
   }
 }
 
