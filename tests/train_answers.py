@@ -19,6 +19,7 @@ from saccade import presets
 from saccade.data.encoder import Encoder
 from saccade.model import SaccadeForConditionalGeneration
 from saccade.train import loop
+from saccade.train.processes import leave_processes
 from saccade.train.run import run_recipe
 from saccade.train.stages import Group, Recipe, Stage
 from saccade.train.start import load_tokenizer
@@ -102,3 +103,4 @@ if __name__ == "__main__":
     presets.PRESETS["small"] = small
     loop.LOGGING_STEPS = 1
     run_recipe(both(), Path(sys.argv[1]), workers=0)
+    leave_processes()

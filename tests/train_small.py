@@ -14,6 +14,7 @@ from saccade import presets
 from saccade.config import SaccadeConfig
 from saccade.data.sources import Source
 from saccade.train import loop
+from saccade.train.processes import leave_processes
 from saccade.train.progress import StopOnInterrupt
 from saccade.train.run import run_recipe
 from saccade.train.stages import Group, Lora, Recipe, Stage
@@ -110,6 +111,7 @@ def main() -> None:
         loop.StopOnInterrupt = stopping_at(given.stop)  # type: ignore[misc]
     recipe = on_the_world(given.micro) if given.rows is None else on_rows(given.rows, given.micro)
     run_recipe(recipe, given.out, workers=0, sharded=given.sharded)
+    leave_processes()
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ def run(
     prepare_libraries()
     from accelerate import PartialState
 
+    from saccade.train.processes import leave_processes
     from saccade.train.run import run_recipe
 
     folder = run_recipe(
@@ -96,7 +97,9 @@ def run(
         skip_bad=skip_bad,
         tensorboard=tensorboard,
     )
-    if PartialState().is_main_process:
+    first = PartialState().is_main_process
+    leave_processes()
+    if first:
         stdout().print(
             f"trained [bold]{escape(str(folder))}[/]; ask it with --model {escape(str(out))}", soft_wrap=True
         )

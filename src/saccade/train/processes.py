@@ -57,6 +57,15 @@ def join_processes(stages: Sequence[Stage], *, sharded: bool = False, compiled: 
     return processes
 
 
+def leave_processes() -> None:
+    """End what `join_processes` began, once a program needs the other processes no more.
+
+    A program that exits without may be aborted as it does: threads of gloo still hold tensors then, which Python frees.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def check_sharding(stage: Stage) -> None:
     """Raise ConfigError for a stage whose weights cannot be divided."""
     if isinstance(stage.task, Preferences | Problems):

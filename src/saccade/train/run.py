@@ -23,7 +23,8 @@ from saccade.train.tasks import RowTask
 def run_recipe(recipe: Recipe, out: Path, **options: Unpack[Options]) -> Path:
     """Train a recipe's stages in order, or go on where an earlier run of the same folder stopped.
 
-    Under `torchrun` the pictures of a step are divided among the processes; the first one writes.
+    Under `torchrun` the pictures of a step are divided among the processes; the first one writes. A program that has
+    trained all that it will then calls `leave_processes`.
 
     Args:
         recipe: What to train.
