@@ -1,21 +1,14 @@
 """Attention on a CPU: of few queries and of many, by kernels where there are some, against the library in float64."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from kernels import ROUNDING, off, with_threads
+from kernel_checks import ROUNDING, off
 from saccade.engine.cpu import LowPrecisionWeights, build
 from saccade.errors import ConfigError
-
-
-@pytest.fixture(params=[1, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    with with_threads(request.param):
-        yield
 
 
 def attention_inputs(

@@ -10,10 +10,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kernels import ROUNDING, off
+from kernel_checks import ROUNDING, WITH_COMPILER, off
 from saccade.engine.cpu import build
-
-WITH_COMPILER = pytest.mark.skipif(build.load_kernels().linear is None, reason=build.load_kernels().story)
 
 
 @pytest.fixture

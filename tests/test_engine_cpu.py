@@ -3,7 +3,7 @@
 import copy
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedModel, Qwen2Config, SiglipVisionConfig, StaticCache
 
 import small
-from kernels import ROUNDING, off, with_threads
+from kernel_checks import ROUNDING, WITH_COMPILER, off, with_threads
 from saccade.config import SaccadeConfig
 from saccade.engine.cpu import LowPrecisionWeights, build, choose, choose_linear
 from saccade.engine.cpu import activate as activate_file
@@ -25,13 +25,6 @@ from saccade.errors import ConfigError
 from saccade.model import SaccadeForConditionalGeneration
 
 WITH_MANY = pytest.mark.skipif(build.load_kernels().linear_many is None, reason="the library is faster, or alone")
-WITH_COMPILER = pytest.mark.skipif(build.load_kernels().linear is None, reason=build.load_kernels().story)
-
-
-@pytest.fixture(params=[1, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    with with_threads(request.param):
-        yield
 
 
 @pytest.mark.usefixtures("threads")

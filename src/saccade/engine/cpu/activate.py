@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from saccade.engine.cpu.build import load_kernels
-from saccade.errors import ConfigError
+from saccade.engine.cpu.gradients import learns, refuse_gradients
 
 # Fewer numbers are not worth a call of its own, and compiled code joins what it makes of them to its neighbors.
 MANY = 1 << 18
@@ -13,7 +13,7 @@ MANY = 1 << 18
 def takes(x: torch.Tensor) -> bool:
     """Whether the operator can stand for an activation of x, and is worth it: many bfloat16, without gradients."""
     alike = x.dtype == torch.bfloat16 and x.is_cpu and x.numel() >= MANY and x.is_contiguous()
-    return alike and not (torch.is_grad_enabled() and x.requires_grad)
+    return alike and not learns(x)
 
 
 def activate(x: torch.Tensor, gelu: bool) -> torch.Tensor:
@@ -29,8 +29,7 @@ def activate(x: torch.Tensor, gelu: bool) -> torch.Tensor:
     Raises:
         ConfigError: where gradients are recorded, of which this knows nothing.
     """
-    if torch.is_grad_enabled() and x.requires_grad:
-        raise ConfigError("the kernel of activations has no gradient: call it in torch.inference_mode()")
+    refuse_gradients("the kernels of activations", x)
     kernel = load_kernels().activate
     if kernel is None or x.dtype != torch.bfloat16 or not x.is_contiguous():
         return F.gelu(x, approximate="tanh") if gelu else F.silu(x)

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from saccade.engine.cpu.build import load_kernels
+from saccade.engine.cpu.gradients import learns, refuse_gradients
 from saccade.engine.cpu.scratch import scratch
-from saccade.errors import ConfigError
 
 # Up to so many queries of a head and conversation, each is taken alone; more share what they read.
 FEW_ROWS = 16
@@ -18,7 +18,7 @@ def takes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: tor
     """Whether the operator can stand for a call: on a CPU, without gradients, all heads seeing the same."""
     alike = query.is_cpu and query.dim() == 4 and query.shape[:2] == key.shape[:2] and query.shape[3] == value.shape[-1]
     shared = seen is None or (seen.dtype == torch.bool and seen.shape[1] == 1)
-    return alike and shared and not _learns(query, key, value)
+    return alike and shared and not learns(query, key, value)
 
 
 def attend(
@@ -39,8 +39,7 @@ def attend(
     Raises:
         ConfigError: where gradients are recorded, of which this knows nothing.
     """
-    if _learns(query, key, value):
-        raise ConfigError("the kernels of attention have no gradient: call them in torch.inference_mode()")
+    refuse_gradients("the kernels of attention", query, key, value)
     kernels = load_kernels()
     if _alike(query, key, value) and (seen is None or _fits(seen, query, key)):
         if kernels.attend is not None and query.shape[2] <= FEW_ROWS and seen is not None and seen.shape[2] == 1:
@@ -62,10 +61,6 @@ def _empty_like(query: torch.Tensor, *_: object) -> torch.Tensor:
 torch.library.define("saccade::attend", "(Tensor query, Tensor key, Tensor value, Tensor? seen, float scale) -> Tensor")
 torch.library.impl("saccade::attend", "CPU", attend)
 torch.library.register_fake("saccade::attend", _empty_like)
-
-
-def _learns(*tensors: torch.Tensor) -> bool:
-    return torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
 
 
 def _alike(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:

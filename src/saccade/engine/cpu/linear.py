@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from saccade.engine.cpu.build import load_kernels
+from saccade.engine.cpu.gradients import refuse_gradients
 from saccade.engine.cpu.scratch import scratch
-from saccade.errors import ConfigError
 
 # Up to so many rows of activations the kernel of few is as fast as the library, or faster. Where activations are
 # bfloat16, the processor has units for matrices of them, and it is overtaken earlier.
@@ -35,8 +35,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     Raises:
         ConfigError: where gradients are recorded, of which this knows nothing.
     """
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        raise ConfigError("the kernels of low-precision weights have no gradient: call them in torch.inference_mode()")
+    refuse_gradients("the kernels of low-precision weights", x, weight)
     kernels = load_kernels()
     if kernels.linear is not None and _suits(x, weight, bias):
         rows = x.numel() // x.shape[-1]

@@ -1,11 +1,15 @@
-"""What tests of the processor's kernels share: how far off a result is, and numbers of threads."""
+"""What tests of the processor's kernels share: how far off a result is, numbers of threads, and a mark."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import torch
 
+from saccade.engine.cpu import build
+
 ROUNDING = 1e-5  # of float32
+WITH_COMPILER = pytest.mark.skipif(build.load_kernels().linear is None, reason=build.load_kernels().story)
 
 
 def off(found: torch.Tensor, expected: torch.Tensor) -> float:
