@@ -266,14 +266,20 @@ def test_questions_behind_one_that_fails_are_answered(one: VLM, monkeypatch: pyt
     failures = iter([True, False, False])
 
     def sometimes(model: object, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels / 0 if next(failures) and 1 / 0 else encode(model, pixels)
+        if next(failures):
+            raise ZeroDivisionError
+        return encode(model, pixels)
 
     monkeypatch.setattr(type(one.model.model), "encode_views", sometimes)
     tickets = [engine.submit(Conversation().ask("What?", [picture(n)]), Sampling(max_new_tokens=3)) for n in range(3)]
     engine.drain()
-    with pytest.raises(ZeroDivisionError):
-        tickets[0].result(0)
-    assert all(ticket.result(0).new_tokens == 3 for ticket in tickets[1:])
+    failed = 0
+    for ticket in tickets:  # the first to enter is the one whose picture was open first: any of the three
+        try:
+            assert ticket.result(0).new_tokens == 3
+        except ZeroDivisionError:
+            failed += 1
+    assert failed == 1
 
 
 def test_a_question_that_fails_does_not_fail_those_that_enter_with_it(one: VLM) -> None:
