@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -265,7 +264,8 @@ def test_every_help_teaches_by_an_example() -> None:
         assert f"saccade {words[0]}" in text.partition("Example:")[2], f"no example in the help of {' '.join(words)}"
 
 
-def test_help_appears_at_once_and_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
+    """So that it appears at once: what it imports is all that takes time."""
     code = (
         "import sys; sys.argv = ['saccade', '--help']\n"
         "from saccade.cli import app\n"
@@ -273,11 +273,9 @@ def test_help_appears_at_once_and_imports_nothing_heavy() -> None:
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'transformers', 'numpy'} & sys.modules.keys()))"
     )
-    start = time.perf_counter()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
     assert "Ask one question about a picture" in result.stdout
-    assert time.perf_counter() - start < 5, "five seconds are for a busy machine; alone it takes a quarter of one"
 
 
 def test_the_module_is_the_command() -> None:
