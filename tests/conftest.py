@@ -1,6 +1,8 @@
-"""What all tests share: one thread a process, the folder of reference tensors, and the marks that need something."""
+"""What all tests share: one thread a process, one seed, the folder of reference tensors, marks that need something."""
 
 import os
+import random
+import sys
 
 # Before torch is imported anywhere: the tests run in several processes, each of which would otherwise take every core,
 # and sums in one order make results repeatable.
@@ -34,6 +36,14 @@ def _skip(items: list[pytest.Item], marker: str, reason: str) -> None:
     for item in items:
         if item.get_closest_marker(marker):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same random numbers whatever ran before; torch is not loaded for tests that do without."""
+    random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(params=[1, 3])

@@ -398,10 +398,10 @@ def test_a_cell_that_fails_loses_none_that_runs_beside_it_and_no_other_begins(ba
     def run(one, cache):
         ran.append(one.variant)
         if one.variant == "SAP":
-            assert began.wait(10)
+            assert began.wait(60)
             raise ConfigError("no more")
         began.set()
-        assert told.wait(10)
+        assert told.wait(60)
         return {"of": one.variant}
 
     class Told(StringIO):

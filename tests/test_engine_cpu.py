@@ -215,7 +215,7 @@ def test_threads_are_those_of_torch() -> None:
         torch.zeros(1 << 20).sin_()
         before = tasks()
         torch.ops.saccade.linear(torch.randn(1, 64), torch.randn(999, 64).bfloat16())
-        assert tasks() == before
+        assert tasks() <= before
     libraries = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "omp.so" in line}
     assert len(libraries) <= 1, libraries
 

@@ -323,8 +323,11 @@ class TestCalledOff:
         begun = store.submit(picture(1))
         assert gate.arrived.acquire(timeout=WAIT)
         waiting = store.submit(picture(2))
-        threading.Timer(0.05, gate.open.set).start()
-        store.close()
+        closing = threading.Thread(target=store.close)
+        closing.start()
+        until(waiting.cancelled)
+        gate.open.set()
+        closing.join(WAIT)
         assert begun.result(0).num_views == 3
         with pytest.raises(CancelledError):
             waiting.result(0)

@@ -13,7 +13,7 @@ from saccade.errors import ConfigError
 WIDTH = 8.0  # inches
 HEIGHTS = {False: 5.0, True: 3.2}  # of a panel that stands alone, and of one among several
 DPI = 144
-LARGEST = 2400.0  # area of the largest circle in square points
+LARGEST = 1600.0  # area of the largest circle in square points
 LINE = 11.0  # points from one label to the next
 COLOR = "#2a6f97"
 FAINT = "#a9c9dc"
@@ -165,8 +165,9 @@ def _label(axes: Any, labels: list[tuple[float, float, float, str]]) -> None:
         beside.append((left, moved))
         offset = (radius + 3, moved - bottom)
         axes.annotate(
-            text, (place, height), xytext=offset, textcoords="offset points", va="center", fontsize=8, zorder=3
-        )
+            text, (place, height), xytext=offset, textcoords="offset points", va="center", fontsize=8, zorder=3,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
+        )  # fmt: skip
 
 
 def _figure(panels: int = 1, *, shared: bool = True) -> tuple[Any, Any]:

@@ -160,10 +160,11 @@ class PictureStore:
             return Counts(self._hits, self._misses, kept.evictions, kept.num_bytes)
 
     def close(self) -> None:
-        """Finish what is being opened, and cancel what has not begun."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Cancel what has not begun, and finish what is being opened."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
         for future in list(self._unanswered):
             future.cancel()
+        self._pool.shutdown(wait=True)
 
     def _adopt(self, image: EncodedImage) -> StoredPicture:
         """Return the picture of this key, or a new one for patches that the caller brought."""
