@@ -81,25 +81,25 @@ class Ratio:
 
     model: str
     peer: str
-    task: str | None
-    bound: Bound | None
+    task: str | None = None
+    bound: Bound | None = None
 
 
 # Peers that no bound is set for are told alone.
 PAPERS = {
     "table1": (
-        Ratio("flashsloth", "llava-1.5-7b", None, Bound(0.20, 0.16)),
-        Ratio("flashsloth", "qwen2-vl-2b", None, None),
-        Ratio("flashsloth", "internvl2-2b-6-tiles", None, None),
-        Ratio("flashsloth", "mobilevlm-v2-1.7b", None, None),
-        Ratio("flashsloth", "imp-v1-3b", None, None),
-        Ratio("flashsloth", "mobilevlm-v2-3b", None, None),
+        Ratio("flashsloth", "llava-1.5-7b", bound=Bound(0.20, 0.16)),
+        Ratio("flashsloth", "qwen2-vl-2b"),
+        Ratio("flashsloth", "internvl2-2b-6-tiles"),
+        Ratio("flashsloth", "mobilevlm-v2-1.7b"),
+        Ratio("flashsloth", "imp-v1-3b"),
+        Ratio("flashsloth", "mobilevlm-v2-3b"),
     ),
     "flashvl": (
         Ratio("flashvl_static", "qwen2-vl-2b", "1024 x 768", Bound(0.12, 0.10)),
-        Ratio("flashvl_static", "qwen2-vl-2b", "448 x 448", None),
-        Ratio("flashvl_static", "internvl2-2b", None, None),
-        Ratio("flashvl_static", "aquila-vl-2b", None, None),
+        Ratio("flashvl_static", "qwen2-vl-2b", "448 x 448"),
+        Ratio("flashvl_static", "internvl2-2b"),
+        Ratio("flashvl_static", "aquila-vl-2b"),
     ),
 }
 
